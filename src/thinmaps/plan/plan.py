@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Plan`: a network, the static list of its steps, and where every row lives in one arena.
+
+A plan is complete: an engine needs nothing else, decides nothing, and allocates nothing.
+
+* `network` is the lowered network: where an edge is held encoded, an `Encode` node and one
+  `Decode` node per reader stand in it (see `plan/lower.py`). `source` is the network before that.
+* `steps` are `(node index, first work row, work rows)` in execution order.
+* Every map between nodes has a `Place`: a buffer of the arena used as a ring of rows (or of coding
+  units, for an encoded map). Row `r` lives in slot `r % slots`. Several maps may share a buffer
+  when a concatenation's producers write their channel slices in place: then `channel` is the
+  slice's first byte in each pixel and `pixel_bytes` the distance between pixels.
+* Inputs and outputs have no place: they live in the caller's buffers.
+* Two buffers may overlap in the arena where the lifetimes of their slots allow it: bytes are
+  disjoint at every moment, slots of a buffer may live and die at different steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from thinmaps.codecs.base import Codec
+from thinmaps.graph.network import Network
+
+# Every buffer starts at a multiple of this many bytes, and the arena ends with as much slack,
+# so that vector kernels may read (never write) a little past a row.
+ALIGNMENT_BYTES = 64
+
+
+class Step(NamedTuple):
+    """The engine now does work rows `first .. first + rows - 1` of node `node`."""
+
+    node: int
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """`slots * slot_bytes` bytes of the arena from `offset` on."""
+
+    name: str
+    slots: int
+    slot_bytes: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """Size in the arena."""
+        return self.slots * self.slot_bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a map's rows live: row `r` (unit `r // unit_rows`) in slot `... % slots` of `buffer`."""
+
+    buffer: int
+    channel: int  # first byte of the map in each pixel; 0 unless a slice of a concatenation
+    pixel_bytes: int  # distance between pixels; 0 for an encoded map, whose units are opaque
+    unit_rows: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A schedule and an arena for a network. Built by `plan.build`, checked by `plan.verify`."""
+
+    source: Network
+    network: Network
+    codecs: Mapping[str, Codec]  # by map name of `source`
+    steps: tuple[Step, ...]
+    buffers: tuple[Buffer, ...]
+    places: Mapping[str, Place]  # by map name of `network`; inputs and outputs have none
+    states: Mapping[str, int]  # node name -> buffer index of its running sums
+    arena_bytes: int
+    schedule: str  # "layer", "stream" or "mixed"
+    segments: tuple[int, ...]  # for each node of `network`, the segment it belongs to
+    stripe_rows: int
