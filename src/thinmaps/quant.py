@@ -25,7 +25,7 @@ def round_and_saturate(
     [0, 2, 255]
     """
     rounded = np.rint(value.astype(np.float32)) + np.float32(zero_point)
-    return np.clip(rounded, low, high).astype(np.uint8)
+    return np.asarray(np.clip(rounded, low, high), np.uint8)
 
 
 def round_and_saturate_inside(
@@ -39,7 +39,7 @@ def round_and_saturate_inside(
     if zero_point % 2 == 0:
         return round_and_saturate(value, zero_point, low, high)
     summed = value.astype(np.float32) + np.float32(zero_point)
-    return np.clip(np.rint(summed), low, high).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(summed), low, high), np.uint8)
 
 
 def requantise(
