@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 namespace thinmaps {
 
@@ -50,5 +51,8 @@ struct CodecKernel {
 
 // The table in native/codec.cc: explicit, so that a missing kernel is visible.
 std::span<const CodecKernel> CodecKernels();
+
+// The kernel of that id, or nullptr.
+const CodecKernel* FindCodec(std::string_view id);
 
 }  // namespace thinmaps

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only file that sees Python: arrays to spans, errors to exceptions, the GIL given back.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "codec.h"
+
+namespace nb = nanobind;
+
+namespace thinmaps {
+namespace {
+
+using Integers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ConstMap = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cpu>;
+using MutableMap = nb::ndarray<uint8_t, nb::ndim<3>, nb::device::cpu>;
+
+std::vector<std::string> CodecIds() {
+  std::vector<std::string> ids;
+  for (const CodecKernel& kernel : CodecKernels()) ids.emplace_back(kernel.id);
+  return ids;
+}
+
+const CodecKernel& Codec(const std::string& id) {
+  const CodecKernel* kernel = FindCodec(id);
+  if (kernel == nullptr) throw nb::value_error(("no native codec '" + id + "'").c_str());
+  return *kernel;
+}
+
+CodecSpec SpecOf(int32_t width, int32_t channels, int32_t zero_point, const Integers& integers,
+                 const Bytes& tables) {
+  return {width, channels, zero_point, {integers.data(), integers.size()},
+          {tables.data(), tables.size()}};
+}
+
+// Row pointers of an array (rows, width, channels) whose channels are contiguous; its pixels may
+// be further apart, as those of a slice of a concatenation are.
+template <typename Array, typename Byte>
+std::vector<Byte*> RowPointers(const Array& map) {
+  if (map.stride(2) != 1 || map.stride(1) < static_cast<int64_t>(map.shape(2))) {
+    throw nb::value_error("rows need contiguous channels and pixels that do not overlap");
+  }
+  std::vector<Byte*> rows;
+  for (size_t row = 0; row < map.shape(0); ++row) {
+    rows.push_back(map.data() + static_cast<ptrdiff_t>(row) * map.stride(0));
+  }
+  return rows;
+}
+
+// Returns (status, bytes written).
+std::pair<int, size_t> EncodeUnitOf(const std::string& id, const ConstMap& rows, int32_t zero_point,
+                                    const Integers& integers, const Bytes& tables,
+                                    nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig> payload) {
+  const auto pointers = RowPointers<ConstMap, const uint8_t>(rows);
+  const CodecSpec spec = SpecOf(static_cast<int32_t>(rows.shape(1)),
+                                static_cast<int32_t>(rows.shape(2)), zero_point, integers, tables);
+  const ConstRows unit{pointers.data(), static_cast<int32_t>(pointers.size()), rows.stride(1)};
+  size_t written = 0;
+  const Status status =
+      Codec(id).encode(spec, unit, {payload.data(), payload.size()}, &written);
+  return {static_cast<int>(status), written};
+}
+
+// `rows` receives columns column .. column + rows.shape(1) - 1 of a map that is `width` wide.
+int DecodeUnitOf(const std::string& id, const Bytes& payload, int32_t width, int32_t column,
+                 int32_t zero_point, const Integers& integers, const Bytes& tables,
+                 const MutableMap& rows) {
+  const auto pointers = RowPointers<MutableMap, uint8_t>(rows);
+  const auto columns = static_cast<int32_t>(rows.shape(1));
+  if (column < 0 || columns > width || column > width - columns) {
+    throw nb::value_error("the column range leaves the map");
+  }
+  const CodecSpec spec =
+      SpecOf(width, static_cast<int32_t>(rows.shape(2)), zero_point, integers, tables);
+  const MutableRows unit{pointers.data(), static_cast<int32_t>(pointers.size()), rows.stride(1)};
+  return static_cast<int>(
+      Codec(id).decode(spec, {payload.data(), payload.size()}, column, columns, unit));
+}
+
+}  // namespace
+}  // namespace thinmaps
+
+NB_MODULE(_core, m) {
+  using namespace nb::literals;
+  m.doc() = "The native core of thinmaps.";
+  m.def("codec_ids", &thinmaps::CodecIds);
+  m.def("encode_unit", &thinmaps::EncodeUnitOf, "codec_id"_a, "rows"_a, "zero_point"_a,
+        "integers"_a, "tables"_a, "payload"_a);
+  m.def("decode_unit", &thinmaps::DecodeUnitOf, "codec_id"_a, "payload"_a, "width"_a, "column"_a,
+        "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
+}
