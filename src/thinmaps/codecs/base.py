@@ -11,38 +11,75 @@ the specification. A native twin `<id>.cc` beside it makes it fast, and must giv
                       padding stop at its border
     unit_bytes(...)   the largest payload of a unit; for fixed rate every payload has that length
     encode_unit       uint8 (rows, width, channels) -> bytes
-    decode_unit       bytes -> uint8 (rows, columns, channels); every length that is not exactly
-                      what an encoder writes, and every spare bit that is set, is `CorruptPayload`
+    decode_unit       bytes -> uint8 (rows, columns, channels); whatever no encoder writes (another
+                      length, a set spare bit, an unused code) is `CorruptPayload`
 
-Fixed-rate codecs also decode a column range of a unit without the rest.
+Fixed-rate codecs also decode a column range of a unit without the rest. A codec costs what its
+file says; this one only refuses what does not fit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.errors import BadShape
+from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec, Packed
 
 UInt8Array = NDArray[np.uint8]
 
 
+class StandardOperator(NamedTuple):
+    """One ONNX operator, elementwise on float32: its name, and operands `()` or `(channels,)`."""
+
+    name: Literal["Mul", "Add", "Floor", "Clip"]
+    operands: tuple[NDArray[np.float32], ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Codec(ABC):
-    """Encoder and decoder of a map's rows. Abstract; every codec is final."""
+    """Encoder and decoder of a map's rows. Abstract; every codec is final.
+
+    `settings` are the options of `fit` that the contract test asks about and a planner may try.
+    """
 
     id: ClassVar[str]
     rate: ClassVar[Literal["fixed", "variable"]]
     lossless: ClassVar[bool]
     encode_halo_rows: ClassVar[int] = 0
     decode_halo_units: ClassVar[int] = 0
+    settings: ClassVar[tuple[Mapping[str, int], ...]] = ({},)
+    registered: ClassVar[dict[str, type[Codec]]] = {}
 
     unit_rows: int = 1
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        stem = cls.__module__.rpartition(".")[2]
+        if Codec not in cls.__bases__:
+            raise BadArgument(
+                f"{cls.__name__} derives from a codec, but codecs are final: derive from Codec "
+                f"and hold the other codec in a field"
+            )
+        if cls.id != stem:
+            raise BadArgument(f"codec id {cls.id!r} must be its file's stem, which is {stem!r}")
+        if other := Codec.registered.get(cls.id):
+            raise BadArgument(
+                f"two codecs have the id {cls.id!r}: {other.__module__} and {cls.__module__} "
+                f"(a dataclass with slots=True is made twice; leave slots out)"
+            )
+        Codec.registered[cls.id] = cls
+
+    def __post_init__(self) -> None:
+        if type(self.unit_rows) is not int or self.unit_rows < 1:
+            raise BadArgument(
+                f"{self.id} needs unit_rows to be an integer >= 1, got {self.unit_rows!r}"
+            )
 
     @abstractmethod
     def unit_bytes(self, spec: MapSpec, rows: int) -> int:
@@ -61,7 +98,23 @@ class Codec(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, spec: MapSpec, samples: UInt8Array, **options: Any) -> Codec:
-        """A codec for maps like `samples` (n, rows, width, channels), drawn from calibration."""
+        """A codec for maps like `samples` (n, rows, width, channels), drawn from calibration.
+
+        Raises:
+            BadArgument: an option that this codec does not have, or a value outside its range.
+        """
+
+    def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
+        """`decode(encode(x))` as ONNX operators on bytes in float32, for the export.
+
+        Empty for lossless codecs. Every value on the way stays below 2**24, where float32 is exact.
+        """
+        del spec
+        if self.lossless:
+            return ()
+        raise BadArgument(
+            f"{self.id} cannot be exported to ONNX: it does not define standard_operators"
+        )
 
     def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
         """Configuration that the native twin needs beyond the spec, as int32 values."""
@@ -86,6 +139,17 @@ class Codec(ABC):
         units = range(self.unit_count(spec))
         return sum(self.unit_bytes(spec, self.rows_of_unit(spec, u)) for u in units)
 
+    def configuration(self) -> dict[str, int]:
+        """The fields that are JSON values."""
+        return {name: value for name, value in self._fields() if not isinstance(value, np.ndarray)}
+
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """The fields that are arrays; the .thin file stores them as tensors."""
+        return {name: value for name, value in self._fields() if isinstance(value, np.ndarray)}
+
+    def _fields(self) -> list[tuple[str, Any]]:
+        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
+
     def encode(self, values: UInt8Array, spec: MapSpec) -> Packed:
         """Encode a whole map, by the reference."""
         if values.dtype != np.uint8 or values.shape != spec.shape:
@@ -101,8 +165,67 @@ class Codec(ABC):
     def decode(self, packed: Packed) -> UInt8Array:
         """Decode a whole map, by the reference."""
         spec = packed.spec
+        if packed.codec_id != self.id:
+            raise BadArgument(f"{self.id} was given a map that {packed.codec_id} encoded")
+        if len(packed.units) != self.unit_count(spec):
+            raise CorruptPayload(
+                f"{self.id} needs {self.unit_count(spec)} units for {spec.height} rows, "
+                f"got {len(packed.units)}"
+            )
         rows = [
             self.decode_unit(payload, spec, self.rows_of_unit(spec, unit))
             for unit, payload in enumerate(packed.units)
         ]
         return np.concatenate(rows)
+
+    # What follows is for the codecs themselves: the checks that every one of them makes.
+
+    @classmethod
+    def checked_options(cls, options: Mapping[str, Any], **defaults: int) -> dict[str, Any]:
+        """`defaults` overridden by `options`; `BadArgument` names an option that has no default."""
+        if unknown := sorted(options.keys() - defaults.keys()):
+            allowed = ", ".join(f"{name} (default {value})" for name, value in defaults.items())
+            raise BadArgument(f"{cls.id} has no option {unknown[0]!r}; its options: {allowed}")
+        return {**defaults, **options}
+
+    def check_spec(self, spec: MapSpec) -> None:
+        """Refuse a map that this codec cannot hold; codecs with tables per channel check more."""
+        if spec.dtype != "uint8":
+            raise BadShape(f"{self.id} needs a uint8 map, got {spec.dtype}")
+
+    def check_rows(self, rows: UInt8Array, spec: MapSpec) -> None:
+        """Refuse rows to encode that are not uint8 (1 to unit_rows, width, channels)."""
+        self.check_spec(spec)
+        shaped = rows.ndim == 3 and rows.shape[1:] == (spec.width, spec.channels)
+        if rows.dtype != np.uint8 or not shaped or not 1 <= len(rows) <= self.unit_rows:
+            raise BadShape(
+                f"{self.id} needs uint8 (rows, w, c) = (1 to {self.unit_rows}, {spec.width}, "
+                f"{spec.channels}), got {rows.dtype} {rows.shape}"
+            )
+
+    def checked_columns(
+        self, spec: MapSpec, rows: int, column: int, columns: int | None
+    ) -> tuple[int, int]:
+        """First and past-the-last column to decode; refuses ranges outside of the unit."""
+        self.check_spec(spec)
+        stop = spec.width if columns is None else column + columns
+        if not 1 <= rows <= self.unit_rows or not 0 <= column < stop <= spec.width:
+            raise BadShape(
+                f"{self.id} decodes 1 to {self.unit_rows} rows of columns 0 to {spec.width}, "
+                f"was asked for {rows} rows of columns {column} to {stop}"
+            )
+        if self.rate == "variable" and (column, stop) != (0, spec.width):
+            raise BadShape(
+                f"{self.id} has a variable rate and decodes whole units only, "
+                f"was asked for columns {column} to {stop} of {spec.width}"
+            )
+        return column, stop
+
+    def check_length(self, payload: bytes, spec: MapSpec, rows: int) -> None:
+        """Refuse a fixed-rate payload of another length than `unit_bytes`."""
+        needed = self.unit_bytes(spec, rows)
+        if len(payload) != needed:
+            raise CorruptPayload(
+                f"{self.id} needs {needed} bytes for {rows} rows of {spec.width}x{spec.channels}, "
+                f"got {len(payload)}"
+            )
