@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The .thin file: a plan and all that `run` and `eval` need around it, in one safetensors file.
+
+`docs/format.md` describes the bytes. Never pickled, never trusted: `load` checks the container,
+then the document, then the network, then the plan, and only then does anything use a number of it.
+What can be derived (the network with its codecs in place) is derived, not stored. The same model
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps.codecs.base import Codec
+from thinmaps.errors import BadFile, ThinmapsError
+from thinmaps.file.atomic import check_writable, write_atomically
+from thinmaps.file.container import MAX_FILE_BYTES, pack, parse_json, unpack
+from thinmaps.file.document import read, write
+from thinmaps.graph.float_network import Tail
+from thinmaps.graph.network import Network
+from thinmaps.graph.rules import check_operators
+from thinmaps.plan.lower import lower
+from thinmaps.plan.plan import Buffer, Place, Plan, Step
+from thinmaps.plan.verify import verify
+from thinmaps.types import Preprocessing
+
+__all__ = ["Model", "Provenance", "check_writable", "load", "save", "write_atomically"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from: the float file's path as given, its SHA-256, who made this."""
+
+    float_model: str = ""
+    float_sha256: str = ""
+    thinmaps: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a .thin file holds. `labels` are the classes' names in order, or empty.
+
+    `preprocessing` is None for networks that take arrays, not pictures. `notes` are sentences for
+    `show`: codecs that did not pay, constants that were bent.
+    """
+
+    plan: Plan
+    tail: Tail
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Document:
+    """The JSON document, field by field; arrays stand beside it (see `document.py`)."""
+
+    format: int
+    source: Network
+    codecs: Mapping[str, Codec]
+    steps: NDArray[np.int32]  # (steps, 3): node, first work row, work rows
+    buffers: tuple[Buffer, ...]
+    places: Mapping[str, Place]
+    states: Mapping[str, int]
+    arena_bytes: int
+    schedule: str
+    segments: tuple[int, ...]
+    stripe_rows: int
+    tail: Tail
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...]
+    provenance: Provenance
+    notes: tuple[str, ...]
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write `model` to `path`, whole or not at all.
+
+    Raises:
+        BadArgument: the path cannot be written.
+        BadFile: the model is not one that `load` would accept.
+    """
+    target = Path(path)
+    check_writable(target)
+    data = encode(model)
+    try:
+        decode(data)
+    except ThinmapsError as error:
+        raise BadFile(f"{target} was not written, it could not be read back: {error}") from error
+    write_atomically(target, data)
+
+
+def load(path: str | Path) -> Model:
+    """Read and verify a .thin file.
+
+    Raises:
+        BadFile: it is absent, damaged, hostile or of another format version.
+    """
+    source = Path(path)
+    try:
+        data = _content(source)
+    except OSError as error:
+        raise BadFile(f"cannot read {source}: {error.strerror or error}") from error
+    try:
+        return decode(data)
+    except ThinmapsError as error:
+        raise BadFile(f"{source}: {error}") from error
+
+
+def encode(model: Model) -> bytes:
+    """The bytes of a .thin file."""
+    arrays: dict[str, NDArray[Any]] = {}
+    document = write(_document(model), "", arrays)
+    return pack(json.dumps(document, sort_keys=True, allow_nan=False), arrays)
+
+
+def decode(data: bytes) -> Model:
+    """The model in a .thin file's bytes, verified.
+
+    Raises:
+        ThinmapsError: the first thing found wrong, without the file's name.
+    """
+    text, arrays = unpack(data)
+    parsed = parse_json(text, "document")
+    _check_format(parsed.get("format"))
+    document: _Document = read(_Document, parsed, "", arrays)
+    if arrays:
+        raise BadFile(f"the tensor {min(arrays)!r} belongs to nothing")
+    _check_tail(document)
+    check_operators(document.source)
+    _check_codecs(document)
+    plan = _plan(document)
+    verify(plan)
+    return Model(
+        plan,
+        document.tail,
+        document.preprocessing,
+        document.labels,
+        document.provenance,
+        document.notes,
+    )
+
+
+def _content(path: Path) -> bytes:
+    """A regular file's bytes, at most as many as a .thin file may have."""
+    if not path.exists():
+        raise BadFile(f"there is no file {path}")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadFile(f"{path} is no file: a .thin file is needed")
+    if status.st_size > MAX_FILE_BYTES:
+        raise BadFile(f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed")
+    return path.read_bytes()
+
+
+def _check_format(version: Any) -> None:
+    if type(version) is not int:
+        raise BadFile(f"its document needs a format version, got {version!r:.40}")
+    if version != FORMAT:
+        raise BadFile(
+            f"it has format version {version}, this thinmaps reads version {FORMAT}; "
+            f"{'update thinmaps' if version > FORMAT else 'compress the network again'}"
+        )
+
+
+def _check_codecs(document: _Document) -> None:
+    """Each codec is on a map, and has the tables for it."""
+    for name, codec in document.codecs.items():
+        if name not in document.source.maps:
+            raise BadFile(f"the codec {codec.id} is for the map {name!r}, which there is not")
+        codec.check_spec(document.source.maps[name])
+
+
+def _check_tail(document: _Document) -> None:
+    """Each value of the tail is made before it is read."""
+    tail = document.tail
+    known = {*document.source.outputs, *tail.constants, ""}
+    for name, constant in tail.constants.items():
+        if constant.dtype not in (np.float32, np.int64):
+            raise BadFile(f"the tail's constant {name!r} is float32 or int64, got {constant.dtype}")
+    for node in tail.nodes:
+        if unknown := [name for name in node.inputs if name not in known]:
+            raise BadFile(f"the tail's {node.op_type} reads {unknown[0]!r}, made by nothing yet")
+        known.update(node.outputs)
+    if unknown := [name for name in tail.outputs if name not in known]:
+        raise BadFile(f"the tail's output {unknown[0]!r} is made by nothing")
+
+
+def _document(model: Model) -> _Document:
+    plan = model.plan
+    return _Document(
+        format=FORMAT,
+        source=plan.source,
+        codecs=plan.codecs,
+        steps=np.array(plan.steps, np.int32).reshape(-1, 3),
+        buffers=plan.buffers,
+        places=plan.places,
+        states=plan.states,
+        arena_bytes=plan.arena_bytes,
+        schedule=plan.schedule,
+        segments=plan.segments,
+        stripe_rows=plan.stripe_rows,
+        tail=model.tail,
+        preprocessing=model.preprocessing,
+        labels=model.labels,
+        provenance=model.provenance,
+        notes=model.notes,
+    )
+
+
+def _plan(document: _Document) -> Plan:
+    """The plan of a document, its lowered network derived again."""
+    if document.steps.ndim != 2 or document.steps.shape[1] != 3:
+        raise BadFile(f"the steps need three columns, got shape {document.steps.shape}")
+    return Plan(
+        source=document.source,
+        network=lower(document.source, document.codecs),
+        codecs=document.codecs,
+        steps=tuple(Step(*step) for step in document.steps.tolist()),
+        buffers=document.buffers,
+        places=document.places,
+        states=document.states,
+        arena_bytes=document.arena_bytes,
+        schedule=document.schedule,
+        segments=document.segments,
+        stripe_rows=document.stripe_rows,
+    )
