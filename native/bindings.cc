@@ -23,15 +23,20 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using ConstMap = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cpu>;
 using MutableMap = nb::ndarray<uint8_t, nb::ndim<3>, nb::device::cpu>;
 
-std::vector<std::string> CodecIds() {
-  std::vector<std::string> ids;
-  for (const CodecKernel& kernel : CodecKernels()) ids.emplace_back(kernel.id);
-  return ids;
+// Every kernel that this processor runs, as (codec id, instruction set).
+std::vector<std::pair<std::string, std::string>> RunnableKernels() {
+  std::vector<std::pair<std::string, std::string>> kernels;
+  for (const CodecKernel& kernel : CodecKernels()) {
+    if (Runs(kernel.isa)) kernels.emplace_back(kernel.id, NameOf(kernel.isa));
+  }
+  return kernels;
 }
 
-const CodecKernel& Codec(const std::string& id) {
-  const CodecKernel* kernel = FindCodec(id);
-  if (kernel == nullptr) throw nb::value_error(("no native codec '" + id + "'").c_str());
+const CodecKernel& Codec(const std::string& id, const std::string& isa) {
+  const CodecKernel* kernel = FindCodec(id, isa);
+  if (kernel == nullptr) {
+    throw nb::value_error(("no native codec '" + id + "' for " + isa).c_str());
+  }
   return *kernel;
 }
 
@@ -56,7 +61,8 @@ std::vector<Byte*> RowPointers(const Array& map) {
 }
 
 // Returns (status, bytes written).
-std::pair<int, size_t> EncodeUnitOf(const std::string& id, const ConstMap& rows, int32_t zero_point,
+std::pair<int, size_t> EncodeUnitOf(const std::string& id, const std::string& isa,
+                                    const ConstMap& rows, int32_t zero_point,
                                     const Integers& integers, const Bytes& tables,
                                     nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig> payload) {
   const auto pointers = RowPointers<ConstMap, const uint8_t>(rows);
@@ -65,14 +71,14 @@ std::pair<int, size_t> EncodeUnitOf(const std::string& id, const ConstMap& rows,
   const ConstRows unit{pointers.data(), static_cast<int32_t>(pointers.size()), rows.stride(1)};
   size_t written = 0;
   const Status status =
-      Codec(id).encode(spec, unit, {payload.data(), payload.size()}, &written);
+      Codec(id, isa).encode(spec, unit, {payload.data(), payload.size()}, &written);
   return {static_cast<int>(status), written};
 }
 
 // `rows` receives columns column .. column + rows.shape(1) - 1 of a map that is `width` wide.
-int DecodeUnitOf(const std::string& id, const Bytes& payload, int32_t width, int32_t column,
-                 int32_t zero_point, const Integers& integers, const Bytes& tables,
-                 const MutableMap& rows) {
+int DecodeUnitOf(const std::string& id, const std::string& isa, const Bytes& payload,
+                 int32_t width, int32_t column, int32_t zero_point, const Integers& integers,
+                 const Bytes& tables, const MutableMap& rows) {
   const auto pointers = RowPointers<MutableMap, uint8_t>(rows);
   const auto columns = static_cast<int32_t>(rows.shape(1));
   if (column < 0 || columns > width || column > width - columns) {
@@ -82,7 +88,7 @@ int DecodeUnitOf(const std::string& id, const Bytes& payload, int32_t width, int
       SpecOf(width, static_cast<int32_t>(rows.shape(2)), zero_point, integers, tables);
   const MutableRows unit{pointers.data(), static_cast<int32_t>(pointers.size()), rows.stride(1)};
   return static_cast<int>(
-      Codec(id).decode(spec, {payload.data(), payload.size()}, column, columns, unit));
+      Codec(id, isa).decode(spec, {payload.data(), payload.size()}, column, columns, unit));
 }
 
 }  // namespace
@@ -91,9 +97,9 @@ int DecodeUnitOf(const std::string& id, const Bytes& payload, int32_t width, int
 NB_MODULE(_core, m) {
   using namespace nb::literals;
   m.doc() = "The native core of thinmaps.";
-  m.def("codec_ids", &thinmaps::CodecIds);
-  m.def("encode_unit", &thinmaps::EncodeUnitOf, "codec_id"_a, "rows"_a, "zero_point"_a,
+  m.def("codec_kernels", &thinmaps::RunnableKernels);
+  m.def("encode_unit", &thinmaps::EncodeUnitOf, "codec_id"_a, "isa"_a, "rows"_a, "zero_point"_a,
         "integers"_a, "tables"_a, "payload"_a);
-  m.def("decode_unit", &thinmaps::DecodeUnitOf, "codec_id"_a, "payload"_a, "width"_a, "column"_a,
-        "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
+  m.def("decode_unit", &thinmaps::DecodeUnitOf, "codec_id"_a, "isa"_a, "payload"_a, "width"_a,
+        "column"_a, "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
 }

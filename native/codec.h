@@ -10,9 +10,11 @@
 #include <span>
 #include <string_view>
 
+#include "isa.h"
+
 namespace thinmaps {
 
-enum class Status : int32_t { kOk = 0, kCorruptPayload = 1, kTooSmall = 2 };
+enum class Status : int32_t { kOk = 0, kCorruptPayload = 1, kTooSmall = 2, kBadTables = 3 };
 
 // One map's geometry with the codec's own configuration and tables
 // (Codec.native_integers and Codec.native_tables).
@@ -37,6 +39,20 @@ struct MutableRows {
   ptrdiff_t pixel_bytes = 0;
 };
 
+// Calls visit(first byte, bytes) for every contiguous stretch of `columns` pixels of every row, in
+// the order of the elements: a whole row where pixels touch, a pixel where they do not.
+template <typename Rows, typename Visit>
+void ForEachRun(const Rows& rows, int32_t columns, int32_t channels, Visit visit) {
+  const bool dense = rows.pixel_bytes == channels;
+  const int32_t runs = dense ? 1 : columns;
+  const size_t bytes = static_cast<size_t>(channels) * static_cast<size_t>(dense ? columns : 1);
+  for (int32_t row = 0; row < rows.count; ++row) {
+    for (int32_t run = 0; run < runs; ++run) {
+      visit(rows.rows[row] + run * rows.pixel_bytes, bytes);
+    }
+  }
+}
+
 using EncodeUnit = Status (*)(const CodecSpec& spec, const ConstRows& rows,
                               std::span<uint8_t> payload, size_t* written);
 // Decodes columns column .. column + columns - 1 (all of them for variable-rate codecs).
@@ -45,6 +61,7 @@ using DecodeUnit = Status (*)(const CodecSpec& spec, std::span<const uint8_t> pa
 
 struct CodecKernel {
   const char* id;
+  Isa isa;
   EncodeUnit encode;
   DecodeUnit decode;
 };
@@ -52,7 +69,11 @@ struct CodecKernel {
 // The table in native/codec.cc: explicit, so that a missing kernel is visible.
 std::span<const CodecKernel> CodecKernels();
 
-// The kernel of that id, or nullptr.
+// The kernel of that id for ChosenIsa(), or the best below it; nullptr where there is none.
 const CodecKernel* FindCodec(std::string_view id);
+
+// The kernel of that id for exactly that instruction set; nullptr where it is missing or would not
+// run on this processor.
+const CodecKernel* FindCodec(std::string_view id, std::string_view isa);
 
 }  // namespace thinmaps

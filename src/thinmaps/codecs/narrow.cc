@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Native twin of narrow.py, which specifies the payload and the arithmetic.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "codec.h"
+
+namespace thinmaps {
+namespace {
+
+constexpr int kFractionBits = 15;
+constexpr size_t kBlock = 256;  // codes between the two halves of the work; a multiple of 8
+
+// Narrow.native_integers, by channel.
+struct Tables {
+  size_t bits = 0;
+  int32_t largest_code = 0;
+  const int32_t* scale = nullptr;
+  const int32_t* encode_offset = nullptr;
+  const int32_t* step = nullptr;
+  const int32_t* decode_offset = nullptr;
+  const int32_t* low_code = nullptr;
+  const int32_t* high_code = nullptr;
+};
+
+bool ReadTables(const CodecSpec& spec, Tables* tables) {
+  const auto channels = static_cast<size_t>(spec.channels);
+  if (spec.integers.size() != 1 + 6 * channels) return false;
+  if (spec.integers[0] < 1 || spec.integers[0] > 7) return false;
+  tables->bits = static_cast<size_t>(spec.integers[0]);
+  tables->largest_code = (1 << tables->bits) - 1;
+  const int32_t* row = spec.integers.data() + 1;
+  for (const int32_t** table : {&tables->scale, &tables->encode_offset, &tables->step,
+                                &tables->decode_offset, &tables->low_code, &tables->high_code}) {
+    *table = row;
+    row += channels;
+  }
+  return true;
+}
+
+size_t RowBytes(const CodecSpec& spec, size_t bits) {
+  return (static_cast<size_t>(spec.width) * static_cast<size_t>(spec.channels) * bits + 7) / 8;
+}
+
+// Eight codes, one per byte, to the low 8 * bits bits, and back: fields double in three rounds.
+uint64_t Gather(uint64_t codes, size_t bits) {
+  const size_t gap = 8 - bits;
+  codes = (codes & 0x00FF00FF00FF00FF) | (codes & 0xFF00FF00FF00FF00) >> gap;
+  codes = (codes & 0x0000FFFF0000FFFF) | (codes & 0xFFFF0000FFFF0000) >> 2 * gap;
+  return (codes & 0x00000000FFFFFFFF) | (codes & 0xFFFFFFFF00000000) >> 4 * gap;
+}
+
+uint64_t Scatter(uint64_t packed, size_t bits) {
+  const auto field = [bits](size_t codes) { return (uint64_t{1} << codes * bits) - 1; };
+  packed = (packed & field(4)) | (packed >> 4 * bits & field(4)) << 32;
+  packed = (packed & field(2) * 0x0000000100000001) |
+           (packed >> 2 * bits & field(2) * 0x0000000100000001) << 16;
+  return (packed & field(1) * 0x0001000100010001) |
+         (packed >> bits & field(1) * 0x0001000100010001) << 8;
+}
+
+uint64_t LoadLittleEndian(const uint8_t* bytes, size_t count) {
+  uint64_t word = 0;
+  for (size_t i = 0; i < count; ++i) word |= uint64_t{bytes[i]} << 8 * i;
+  return word;
+}
+
+void StoreLittleEndian(uint64_t word, uint8_t* bytes, size_t count) {
+  for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(word >> 8 * i);
+}
+
+// Writes ceil(count * bits / 8) bytes; the codes behind `count`, up to a multiple of 8, are 0.
+void Pack(const uint8_t* codes, size_t count, size_t bits, uint8_t* out) {
+  for (size_t i = 0; i < count; i += 8, out += bits) {
+    const size_t bytes = std::min(bits, ((count - i) * bits + 7) / 8);
+    StoreLittleEndian(Gather(LoadLittleEndian(codes + i, 8), bits), out, bytes);
+  }
+}
+
+// Reads at most `available` bytes; codes behind them are 0.
+void Unpack(const uint8_t* in, size_t available, size_t groups, size_t bits, uint8_t* codes) {
+  for (size_t group = 0; group < groups; ++group, codes += 8) {
+    const size_t first = group * bits;
+    const uint64_t packed = LoadLittleEndian(in + first, std::min(bits, available - first));
+    StoreLittleEndian(Scatter(packed, bits), codes, 8);
+  }
+}
+
+void Quantise(const uint8_t* in, const Tables& tables, size_t channel, size_t count,
+              uint8_t* codes) {
+  const int32_t* scale = tables.scale + channel;
+  const int32_t* offset = tables.encode_offset + channel;
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t code = (in[i] * scale[i] + offset[i]) >> kFractionBits;
+    codes[i] = static_cast<uint8_t>(std::clamp(code, 0, tables.largest_code));
+  }
+}
+
+// Returns whether every code is one that the encoder writes.
+bool Restore(const uint8_t* codes, const Tables& tables, size_t channel, size_t count,
+             uint8_t* out) {
+  const int32_t* step = tables.step + channel;
+  const int32_t* offset = tables.decode_offset + channel;
+  const int32_t* low = tables.low_code + channel;
+  const int32_t* high = tables.high_code + channel;
+  int32_t wrong = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t code = codes[i];
+    wrong |= static_cast<int32_t>(code < low[i]) | static_cast<int32_t>(code > high[i]);
+    out[i] = static_cast<uint8_t>(
+        std::clamp((code * step[i] + offset[i]) >> kFractionBits, 0, 255));
+  }
+  return wrong == 0;
+}
+
+// Writes the row's ceil(width * channels * bits / 8) bytes.
+void EncodeRow(const CodecSpec& spec, const Tables& tables, const uint8_t* row,
+               ptrdiff_t pixel_bytes, uint8_t* out) {
+  const auto channels = static_cast<size_t>(spec.channels);
+  std::array<uint8_t, kBlock> codes;
+  size_t filled = 0;
+  for (int32_t pixel = 0; pixel < spec.width; ++pixel, row += pixel_bytes) {
+    for (size_t channel = 0; channel < channels;) {
+      const size_t count = std::min(channels - channel, kBlock - filled);
+      Quantise(row + channel, tables, channel, count, codes.data() + filled);
+      channel += count;
+      filled += count;
+      if (filled < kBlock) continue;
+      Pack(codes.data(), kBlock, tables.bits, out);
+      out += kBlock / 8 * tables.bits;
+      filled = 0;
+    }
+  }
+  std::fill(codes.begin() + static_cast<ptrdiff_t>(filled), codes.end(), uint8_t{0});
+  Pack(codes.data(), filled, tables.bits, out);
+}
+
+// `packed` is the whole row; its columns column .. column + columns - 1 go to `row`.
+bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint8_t> packed,
+               int32_t column, int32_t columns, uint8_t* row, ptrdiff_t pixel_bytes) {
+  const auto channels = static_cast<size_t>(spec.channels);
+  const size_t stop = static_cast<size_t>(column + columns) * channels;
+  std::array<uint8_t, kBlock> codes;
+  size_t channel = 0;
+  bool good = true;
+  for (size_t element = static_cast<size_t>(column) * channels; element < stop;) {
+    const size_t group = element / 8;
+    const size_t groups = std::min(kBlock / 8, (stop + 7) / 8 - group);
+    const auto in = packed.subspan(group * tables.bits);
+    Unpack(in.data(), in.size(), groups, tables.bits, codes.data());
+    const size_t ready = std::min(groups * 8, stop - group * 8);
+    for (size_t i = element % 8; i < ready;) {
+      const size_t count = std::min(channels - channel, ready - i);
+      good &= Restore(codes.data() + i, tables, channel, count, row + channel);
+      i += count;
+      channel += count;
+      if (channel < channels) continue;
+      channel = 0;
+      row += pixel_bytes;
+    }
+    element = group * 8 + ready;
+  }
+  return good;
+}
+
+}  // namespace
+
+Status EncodeNarrow(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+                    size_t* written) {
+  Tables tables;
+  if (!ReadTables(spec, &tables)) return Status::kBadTables;
+  const size_t row_bytes = RowBytes(spec, tables.bits);
+  const size_t unit_bytes = static_cast<size_t>(rows.count) * row_bytes;
+  if (payload.size() < unit_bytes) return Status::kTooSmall;
+
+  for (int32_t row = 0; row < rows.count; ++row) {
+    EncodeRow(spec, tables, rows.rows[row], rows.pixel_bytes,
+              payload.data() + static_cast<size_t>(row) * row_bytes);
+  }
+  *written = unit_bytes;
+  return Status::kOk;
+}
+
+Status DecodeNarrow(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
+                    int32_t columns, const MutableRows& rows) {
+  Tables tables;
+  if (!ReadTables(spec, &tables)) return Status::kBadTables;
+  const size_t row_bytes = RowBytes(spec, tables.bits);
+  if (payload.size() != static_cast<size_t>(rows.count) * row_bytes) {
+    return Status::kCorruptPayload;
+  }
+
+  const size_t used_bits =
+      static_cast<size_t>(spec.width) * static_cast<size_t>(spec.channels) * tables.bits % 8;
+  for (int32_t row = 0; row < rows.count; ++row) {
+    const auto packed = payload.subspan(static_cast<size_t>(row) * row_bytes, row_bytes);
+    if (used_bits != 0 && packed.back() >> used_bits != 0) return Status::kCorruptPayload;
+    if (!DecodeRow(spec, tables, packed, column, columns, rows.rows[row], rows.pixel_bytes)) {
+      return Status::kCorruptPayload;
+    }
+  }
+  return Status::kOk;
+}
+
+}  // namespace thinmaps

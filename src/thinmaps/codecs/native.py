@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The implementations of a codec: its NumPy reference and, where it has one, its native twin.
+
+The engine calls the twins directly; this is the door for everybody else, and what the contract test
+goes through. A payload that a twin refuses is handed to the reference, which raises the message
+with the numbers. Costs one copy of the payload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from thinmaps import _core
+from thinmaps.codecs.base import Codec, UInt8Array
+from thinmaps.errors import UnknownCodec
+from thinmaps.types import MapSpec
+
+
+class Implementation(Protocol):
+    """What a codec and its native twin have in common; `Codec` says what each promises."""
+
+    def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
+        """Payload of one unit."""
+
+    def decode_unit(
+        self, payload: bytes, spec: MapSpec, rows: int, column: int = 0, columns: int | None = None
+    ) -> UInt8Array:
+        """Rows of one unit."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The native twin of `codec`, compiled for the instruction set `isa`."""
+
+    codec: Codec
+    isa: str
+
+    def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
+        """Payload of one unit."""
+        self.codec.check_rows(rows, spec)
+        payload = np.empty(self.codec.unit_bytes(spec, len(rows)), np.uint8)
+        status, written = _core.encode_unit(
+            self.codec.id,
+            self.isa,
+            rows,
+            spec.zero_point,
+            self.codec.native_integers(spec),
+            self.codec.native_tables(spec),
+            payload,
+        )
+        assert status == 0, f"{self.codec.id} has room for every map, yet ended with {status}"
+        return payload[:written].tobytes()
+
+    def decode_unit(
+        self, payload: bytes, spec: MapSpec, rows: int, column: int = 0, columns: int | None = None
+    ) -> UInt8Array:
+        """Rows of one unit."""
+        first, stop = self.codec.checked_columns(spec, rows, column, columns)
+        unit = np.empty((rows, stop - first, spec.channels), np.uint8)
+        status = _core.decode_unit(
+            self.codec.id,
+            self.isa,
+            np.frombuffer(payload, np.uint8),
+            spec.width,
+            first,
+            spec.zero_point,
+            self.codec.native_integers(spec),
+            self.codec.native_tables(spec),
+            unit,
+        )
+        if status != 0:
+            self.codec.decode_unit(payload, spec, rows, column, columns)
+            raise AssertionError(f"{self.codec.id}: the twin refuses what the reference accepts")
+        return unit
+
+
+def twins(codec: Codec) -> dict[str, Twin]:
+    """Instruction set -> native twin, for every one that this machine can run."""
+    return {isa: Twin(codec, isa) for codec_id, isa in _core.codec_kernels() if codec_id == codec.id}
+
+
+def implementations(codec: Codec) -> dict[str, Implementation]:
+    """Every implementation by name: "reference", and "native-<instruction set>" for each twin."""
+    native = {f"native-{isa}": twin for isa, twin in twins(codec).items()}
+    return {"reference": codec, **native}
+
+
+def check_native(codec: Codec) -> None:
+    """Refuse a codec that the engine cannot run, naming what can."""
+    if not twins(codec):
+        able = sorted({codec_id for codec_id, _ in _core.codec_kernels()})
+        raise UnknownCodec(
+            f"codec {codec.id!r} has no native twin, so the engine cannot run it (it has "
+            f"{', '.join(able)}); thinmaps.run.interpret runs every codec"
+        )
