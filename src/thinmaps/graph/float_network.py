@@ -35,8 +35,10 @@ class FloatConv:
     bias: FloatArray
     transposed: bool = False
     # From a QDQ file: int8 weights and their scale per output channel, exactly as stored.
+    # `integer_bias` is the stored int32 bias, at scale input scale * weight scale.
     integer_weights: NDArray[np.int8] | None = None
     weight_scale: FloatArray | None = None
+    integer_bias: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +75,22 @@ class ScalarFunction:
 
     Each step is `(name, parameters)`. Parameters are arrays of 1 or `channels` elements:
     "affine" (scale, shift), "leaky_relu" / "prelu" (slope), "clip" (low, high),
-    "hard_sigmoid" (alpha, beta), "sigmoid", "tanh", "hard_swish", "silu" ().
+    "hard_sigmoid" (alpha, beta), "sigmoid", "tanh", "hard_swish", "silu" (). "hold" remembers the
+    value so far and "times_held" multiplies by the one remembered last: `x * f(x)` as one chain.
     """
 
     steps: tuple[tuple[str, tuple[FloatArray, ...]], ...]
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Apply to an array whose last axis is channels, in float64."""
-        result = np.asarray(values, np.float64)
+        result = held = np.asarray(values, np.float64)
         for name, parameters in self.steps:
-            result = SCALAR_FUNCTIONS[name](result, *parameters)
+            if name == "hold":
+                held = result
+            elif name == "times_held":
+                result = result * held
+            else:
+                result = SCALAR_FUNCTIONS[name](result, *parameters)
         return result
 
     @property
@@ -161,13 +169,15 @@ class TailNode:
 class Tail:
     """What follows the last maps, in NumPy. `constants` are float32 or int64 arrays by name.
 
-    Reads the network's outputs by map name, each as ONNX had it (float32, n c h w or n c) and
-    makes the arrays named in `outputs`, in the model file's order.
+    Reads the network's outputs by map name, each as ONNX had it (float32, n c h w or n c, see
+    `input_shapes`) and makes the arrays named in `outputs`, in the model file's order.
+    Attributes are JSON values: numbers, strings, and tuples of them.
     """
 
     nodes: tuple[TailNode, ...]
     constants: Mapping[str, NDArray[Any]]
     outputs: tuple[str, ...]
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +186,7 @@ class FloatNetwork:
 
     `shapes` gives `(height, width, channels)` of every map. `float_outputs` are those of `outputs`
     whose node ends in float: heads (fully connected, or a mean behind which no map follows).
+    `notes` are sentences for the user, such as a size that the reader had to choose.
     """
 
     nodes: tuple[FloatNode, ...]
@@ -186,3 +197,4 @@ class FloatNetwork:
     tail: Tail
     quantisation: Mapping[str, MapQuantisation] | None = None
     kind: Literal["float", "qdq"] = "float"
+    notes: tuple[str, ...] = ()
