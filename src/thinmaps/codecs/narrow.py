@@ -143,9 +143,7 @@ class Narrow(Codec):
         codes = bits.unpack(packed, self.bits, elements, first * spec.channels)
         codes = codes.reshape(rows, stop - first, spec.channels)
         self._check_codes(codes, spec.zero_point)
-        offset = _decode_offset(self.step, self.zero_code, spec.zero_point)
-        levels: Int32Array = (codes * self.step + offset) >> FRACTION_BITS
-        return levels.clip(0, 255).astype(np.uint8)
+        return self._levels(codes, spec.zero_point)
 
     def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
         """The arithmetic of the module docstring on float32, exact: nothing reaches 2**24."""
@@ -188,6 +186,11 @@ class Narrow(Codec):
         codes: Int32Array = (rows * scale + offset) >> FRACTION_BITS
         return codes.clip(0, self.largest_code).astype(np.uint8)
 
+    def _levels(self, codes: UInt8Array, zero_point: int) -> UInt8Array:
+        offset = _decode_offset(self.step, self.zero_code, zero_point)
+        levels: Int32Array = (codes * self.step + offset) >> FRACTION_BITS
+        return levels.clip(0, 255).astype(np.uint8)
+
     def _check_codes(self, codes: UInt8Array, zero_point: int) -> None:
         """Refuse codes that the encoder gives to no byte."""
         low, high = self._codes(np.array([[[0]], [[255]]], np.uint8), zero_point)
@@ -216,30 +219,19 @@ def _decode_offset(step: Int32Array, zero_code: UInt8Array, zero_point: int) -> 
 
 
 def _candidates(zero_point: int, largest_code: int) -> tuple[Int32Array, UInt8Array]:
-    """Steps and zero codes worth trying, those of the widest ranges first.
+    """Every step and zero code worth trying, those of the widest ranges first.
 
-    A range [low, high] holds the zero point. Where it has one side only, as after ReLU, every
-    range is tried; otherwise the sides grow by about a tenth, and by 1 while they are short.
+    The levels span a whole number of bytes, `largest_code` to 255, and reach beyond 0..255 by less
+    than a step on either side.
     """
-    below, above = _reaches(zero_point, 255), _reaches(255 - zero_point, 255)
-    if 0 < zero_point < 255:
-        below, above = _reaches(zero_point, 48), _reaches(255 - zero_point, 48)
-    low, high = (side.ravel() for side in np.meshgrid(below, above))
-    span = np.maximum(low + high, largest_code)
-    step = (2 * span * ONE + largest_code) // (2 * largest_code)
-    zero_code = np.minimum((low * ONE + step // 2) // step, largest_code)
-    order = np.argsort(-(low + high), kind="stable")
-    return step[order].astype(np.int32), zero_code[order].astype(np.uint8)
-
-
-def _reaches(limit: int, count: int) -> NDArray[np.int64]:
-    """Up to `count` distances from 1 to `limit`, growing geometrically, and 0."""
-    if limit == 0:
-        return np.zeros(1, np.int64)
-    if count >= limit:
-        return np.arange(limit + 1)
-    grown = np.rint(np.geomspace(1, limit, count)).astype(np.int64)
-    return np.concatenate([[0], np.unique(grown)])
+    spans, zero_codes = np.meshgrid(
+        np.arange(255, largest_code - 1, -1), np.arange(largest_code + 1), indexing="ij"
+    )
+    below, above = zero_codes * spans, (largest_code - zero_codes) * spans
+    inside = below < zero_point * largest_code + spans
+    inside &= above < (255 - zero_point) * largest_code + spans
+    steps = (2 * spans[inside] * ONE + largest_code) // (2 * largest_code)
+    return steps.astype(np.int32), zero_codes[inside].astype(np.uint8)
 
 
 def _squared_errors(
@@ -248,9 +240,8 @@ def _squared_errors(
     """(256, candidates): what each byte loses under each candidate, squared."""
     values = np.arange(256, dtype=np.uint8)[:, None]
     codec = Narrow(bits=element_bits, step=steps, zero_code=zero_codes)
-    levels = codec._codes(values, zero_point) * steps
-    restored: Int32Array = (levels + _decode_offset(steps, zero_codes, zero_point)) >> FRACTION_BITS
-    return (restored.clip(0, 255) - values).astype(np.float64) ** 2
+    restored = codec._levels(codec._codes(values, zero_point), zero_point)
+    return (restored.astype(np.float64) - values) ** 2
 
 
 def _histograms(samples: UInt8Array) -> NDArray[np.float64]:

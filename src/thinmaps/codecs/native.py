@@ -79,7 +79,8 @@ class Twin:
 
 def twins(codec: Codec) -> dict[str, Twin]:
     """Instruction set -> native twin, for every one that this machine can run."""
-    return {isa: Twin(codec, isa) for codec_id, isa in _core.codec_kernels() if codec_id == codec.id}
+    kernels = _core.codec_kernels()
+    return {isa: Twin(codec, isa) for codec_id, isa in kernels if codec_id == codec.id}
 
 
 def implementations(codec: Codec) -> dict[str, Implementation]:
