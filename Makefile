@@ -1,8 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-PYTHON ?= .venv/bin/python
+# The commands of this house; CI calls these and nothing else. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
 
-.PHONY: build
-build: ## the extension module, into the environment (run again after an edit of C++)
-	@mkdir -p build
-	@flock build/build.lock $(PYTHON) -m pip install -q --no-deps --no-build-isolation \
-	  -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
+VENV ?= .venv
+BASE_PYTHON ?= python3
+PYTHON := $(VENV)/bin/python
+# An environment variable, because `pip -c` does not reach isolated build environments.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+DEPENDENCIES := $(VENV)/.dependencies
+CORE := $(VENV)/.core
+CXX_FILES := $(shell find native src/thinmaps -name '*.cc' -o -name '*.h')
+PYTHON_FILES := src tests tools $(wildcard benchmarks)
+# Two builds at a time would write the same files; macOS has no flock and builds without.
+LOCK := $(if $(shell command -v flock),flock build/build.lock)
+INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
+	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
+
+.PHONY: help setup build check test native hostile fuzz bench bench-memory bench-accuracy docs \
+	size demo sanitize clean
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
+
+setup: $(CORE) ## .venv with the package and its tools; needs Python >= 3.11 with venv, and g++
+
+$(PYTHON):
+	$(BASE_PYTHON) -m venv $(VENV)
+
+$(DEPENDENCIES): pyproject.toml constraints.txt tools/dependencies.py | $(PYTHON)
+	$(PYTHON) -m pip install -q -r <($(PYTHON) tools/dependencies.py compress dev)
+	@touch $@
+
+$(CORE): $(DEPENDENCIES) CMakeLists.txt $(CXX_FILES)
+	@$(INSTALL_CORE)
+	@touch $@
+
+build: $(DEPENDENCIES) ## the native module into .venv (setup does it too, where C++ changed)
+	@$(INSTALL_CORE)
+	@touch $(CORE)
+
+check: setup ## formats, lint, types, import contracts, size limits
+	$(PYTHON) -m ruff format --check $(PYTHON_FILES)
+	$(PYTHON) -m ruff check $(PYTHON_FILES)
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	$(PYTHON) tools/size_table.py --limits
+
+test: setup ## the whole suite; OPTIONS="-k engine" narrows it
+	$(PYTHON) -m pytest $(OPTIONS)
+
+hostile: setup ## damaged and hostile files only
+	$(PYTHON) -m pytest tests/hostile $(OPTIONS)
+
+SECONDS_TO_FUZZ ?= 60
+fuzz: setup ## mutated .thin files and payloads for a minute; SECONDS_TO_FUZZ=300 for five
+	$(PYTHON) tools/fuzz.py --seconds $(SECONDS_TO_FUZZ)
+
+native: $(DEPENDENCIES) ## the C++ core alone, without Python
+	$(VENV)/bin/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja \
+	  -DTHINMAPS_PYTHON=OFF
+	$(VENV)/bin/cmake --build build/native
+
+# The sanitised module goes into an environment of its own that borrows the packages of .venv.
+SANITIZED := build/sanitized
+sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan
+	test -x $(SANITIZED)/bin/python || $(BASE_PYTHON) -m venv --without-pip $(SANITIZED)
+	$(PYTHON) tools/borrow_packages.py $(SANITIZED)
+	$(SANITIZED)/bin/python -m pip install -q --no-deps --no-build-isolation --force-reinstall \
+	  -Cbuild-dir=build/sanitize -Ccmake.define.THINMAPS_SANITIZE=ON -Cinstall.strip=false .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(SANITIZED)/bin/python -m pytest -s -p no:cacheprovider tests/contracts tests/run tests/hostile \
+	  $(OPTIONS)
+
+bench: setup ## time and memory beside ONNX Runtime; each result verified before it is timed
+	$(PYTHON) benchmarks/speed.py
+
+bench-memory: setup ## the memory table of the README
+	$(PYTHON) benchmarks/memory.py
+
+bench-accuracy: setup ## the accuracy table of the README
+	$(PYTHON) benchmarks/accuracy.py
+
+docs: setup ## run every code block of README and docs
+	$(PYTHON) -m pytest tests/test_house_documents.py $(OPTIONS)
+
+size: ## lines of functions and files, and the change against main
+	@python3 tools/size_table.py
+
+demo: setup ## the whole main job on data that ships with the package; ends in demo-out/report.html
+	$(VENV)/bin/thinmaps demo -o demo-out
+
+clean: ## what was built, .venv included
+	rm -rf build dist demo-out $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
