@@ -83,7 +83,8 @@ class Builder:
         shape = (classes, source.channels, *window.kernel)
         weights = self.random.integers(-127, 128, shape).astype(np.int8)
         bias = self.random.integers(-9000, 9000, classes).astype(np.int32)
-        scale = np.float32(source.scale * self.random.uniform(0.001, 0.002, classes))
+        weight_scale = np.float32(self.random.uniform(0.001, 0.002, classes))
+        scale = conv_multiplier(source.scale, weight_scale, 1.0)
         output = MapSpec(1, 1, classes, dtype="float32")
         return self.node(op.Conv(window, 1, weights, bias, scale), (x,), output)
 
@@ -106,7 +107,7 @@ class Builder:
 
     def average_pool(self, x: str, window: Window, height: int, width: int, pads: bool) -> str:
         s = self.maps[x]
-        spec = MapSpec(height, width, s.channels, exact(s.scale * 0.8), s.zero_point)
+        spec = MapSpec(height, width, s.channels, exact(s.scale * 0.817), s.zero_point)
         divisors = np.arange(window.kernel[0] * window.kernel[1] + 1, dtype=np.float32)
         divisors[0] = 1
         multiplier = np.float32(s.scale) / (np.float32(spec.scale) * divisors)
@@ -121,7 +122,7 @@ class Builder:
     def add(self, a: str, b: str, relu: bool = False) -> str:
         sa, sb = self.maps[a], self.maps[b]
         shape = max(sa.shape, sb.shape)
-        spec = MapSpec(*shape, exact(0.06), 0 if relu else 110)
+        spec = MapSpec(*shape, exact(0.0613), 0 if relu else 110)
         ratio = np.float32([sa.scale, sb.scale]) / np.float32(spec.scale)
         return self.node(op.Add(ratio), (a, b), spec)
 
@@ -187,7 +188,7 @@ def chain(seed: int = 1) -> Network:
 
 
 def every_operator(seed: int = 2) -> Network:
-    """Every operator there is once at least, with skips, a squeeze-and-excitation and two outputs."""
+    """Every operator there is, with skips, a squeeze-and-excitation and two outputs."""
     b = Builder(seed)
     first = b.conv(b.picture(12, 10), 8, Window((3, 3), pads=(1, 1, 1, 1)))
     side = b.conv(b.array(12, 10, 4), 8, Window((1, 1)), relu=False, zero=130)
