@@ -145,43 +145,40 @@ def _convolution_constants(
 def _conv_transpose(drawing: Drawing, network: Network, node: Node) -> None:
     operator = node.operator
     assert isinstance(operator, ConvTranspose)
-    window, groups = operator.window, operator.groups
+    window = operator.window
     source, output = network.input_specs(node)[0], network.output_spec(node)
-    # ONNX wants c k/g r s; ours is k c/g r s.
-    k, c, r, s = operator.weights.shape
-    weights = operator.weights.reshape(groups, k // groups, c, r, s).swapaxes(1, 2)
-    weights = weights.reshape(groups * c, k // groups, r, s)
-    if groups == 1:
-        constants = _convolution_constants(drawing, network, node, weights, axis=1)
-    else:
-        constants = _real_constants(drawing, network, node, weights)
+    constants = _turned_constants(drawing, network, node)
     made = [
         (source.shape[i] - 1) * window.stride[i] + (window.kernel[i] - 1) * window.dilation[i] + 1
         for i in range(2)
     ]
     beyond = [output.shape[i] - made[i] + window.pads[i] + window.pads[i + 2] for i in range(2)]
-    attributes = _window(window) | {"group": groups, "output_padding": beyond}
+    attributes = _window(window) | {"group": operator.groups, "output_padding": beyond}
     inputs = [drawing.reals_of(node.inputs[0]), *constants]
     real = drawing.add("ConvTranspose", inputs, f"{node.output}/sum", attributes)
     drawing.give_reals(node.output, real)
     _clamp(drawing, network, node, operator.low, operator.high)
 
 
-def _real_constants(
-    drawing: Drawing, network: Network, node: Node, weights: NDArray[np.int8]
-) -> list[str]:
-    """Weights and bias in float32: where there are groups, no axis holds a scale per channel."""
+def _turned_constants(drawing: Drawing, network: Network, node: Node) -> list[str]:
+    """Weights as ONNX wants them here, `c k/g r s` where ours are `k c/g r s`, and bias.
+
+    Where there are groups no axis of theirs holds a scale per output channel, so the turn comes
+    behind the dequantisation; float constants ONNX Runtime would quantise anew, coarser.
+    """
     operator = node.operator
     assert isinstance(operator, ConvTranspose)
-    source, output = network.input_specs(node)[0], network.output_spec(node)
-    scale = weight_scale(operator.multiplier, source.scale, output.scale)
-    by_group = scale.reshape(operator.groups, 1, -1, 1, 1)
-    grouped = weights.reshape(operator.groups, -1, *weights.shape[1:])
-    real_bias = operator.bias.astype(np.float32) * (np.float32(source.scale) * scale)
-    return [
-        drawing.constant((grouped * by_group).reshape(weights.shape), f"{node.output}/weights"),
-        drawing.constant(real_bias, f"{node.output}/bias"),
-    ]
+    groups, (k, c, r, s) = operator.groups, operator.weights.shape
+    if groups == 1:
+        weights = operator.weights.swapaxes(0, 1)
+        return _convolution_constants(drawing, network, node, weights, axis=1)
+    real, bias = _convolution_constants(drawing, network, node, operator.weights)
+    name = f"{node.output}/turned_weights"
+    grouped = drawing.constant(np.array([groups, k // groups, c, r, s], np.int64), name)
+    turned = drawing.constant(np.array([groups * c, k // groups, r, s], np.int64), name)
+    real = drawing.add("Reshape", [real, grouped], name)
+    real = drawing.add("Transpose", [real], name, {"perm": [0, 2, 1, 3, 4]})
+    return [drawing.add("Reshape", [real, turned], name), bias]
 
 
 def _window(window: Window) -> dict[str, Any]:
