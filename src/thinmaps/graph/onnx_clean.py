@@ -28,6 +28,7 @@ from thinmaps.graph.onnx_graph import default_opset, static_shape
 
 QUANTISATION = ("QuantizeLinear", "DequantizeLinear")
 DEFAULT_SIZE = (224, 224)
+_POOLS_CORRECTED = 22  # version of the standard operators
 # Operators in whose constants an infinity means "no bound"; anywhere else it is damage.
 _MAY_BE_INFINITE = ("Clip", "Min", "Max", "Where")
 
@@ -97,7 +98,7 @@ class _Walk:
         """Types of a node's outputs; empty for an operator that ONNX does not define."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
-            schema = onnx.defs.get_schema(node.op_type, self.opset, domain)
+            schema = onnx.defs.get_schema(node.op_type, self._version(node), domain)
         except onnx.defs.SchemaError:
             return {}
         constants = {name: self.constants[name] for name in node.input if name in self.constants}
@@ -115,6 +116,14 @@ class _Walk:
             )
         except Exception as error:  # the binding raises several unrelated types
             raise BadModel(self._misfit(node, error)) from None
+
+    def _version(self, node: onnx.NodeProto) -> int:
+        """Pools are inferred by their newest rule: no window may start in the last padding.
+
+        Older versions of the specification overlooked that case of ceil_mode; runtimes did not.
+        """
+        pools = ("MaxPool", "AveragePool")
+        return max(self.opset, _POOLS_CORRECTED) if node.op_type in pools else self.opset
 
     def _misfit(self, node: onnx.NodeProto, error: Exception) -> str:
         name = node.name or node.output[0]

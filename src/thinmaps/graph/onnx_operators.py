@@ -124,7 +124,7 @@ def _transposed_window(op: Op, kernel: tuple[int, int], shape: MapShape) -> Wind
             for a in (0, 1)
         ]
         ends = [
-            _halves(max(full[a] - sizes[a], 0), more_first=mode == "SAME_LOWER") for a in (0, 1)
+            _halves(max(full[a] - sizes[a], 0), more_first=mode != "SAME_UPPER") for a in (0, 1)
         ]
         pads = (ends[0][0], ends[1][0], ends[0][1], ends[1][1])
     top, left, bottom, right = pads
