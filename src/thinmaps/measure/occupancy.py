@@ -7,13 +7,14 @@ with the last step that reads it, both included. Cost: a few array look-ups per 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.plan.flow import Flow, MapFlow, flow_of
+from thinmaps.plan.flow import Flow, flow_of
+from thinmaps.plan.lifetimes import Lives, lives_of, state_lives
 from thinmaps.plan.plan import Buffer, Plan
 
 IntArray = NDArray[np.int64]
@@ -38,46 +39,43 @@ class Occupant:
 def occupants(plan: Plan) -> tuple[Occupant, ...]:
     """Every buffer of the plan, in the order in which the buffers come into use."""
     flow = flow_of(plan.network, plan.codecs)
-    step_of = _step_of_work(plan, flow)
-    lives: dict[int, list[tuple[str, IntArray, IntArray, IntArray]]] = {}
+    work = _steps_of_work(plan, flow)
+    lives = lives_of(flow, work, range(len(flow.maps)))
+    parts: dict[int, list[_Part]] = {}
     for name, place in plan.places.items():
-        source = flow.maps[flow.index[name]]
-        births, deaths = _lives(source, step_of)
-        slots = np.arange(source.entries) % plan.buffers[place.buffer].slots
-        lives.setdefault(place.buffer, []).append((name, slots, births, deaths))
-    for node_name, buffer in plan.states.items():
-        position = next(i for i, node in enumerate(flow.nodes) if node.name == node_name)
-        steps = step_of[position]
-        lives.setdefault(buffer, []).append(("", np.zeros(1, int), steps[:1], steps[-1:]))
-    found = [_occupant(plan.buffers[buffer], parts) for buffer, parts in lives.items()]
+        life = lives[flow.index[name]]
+        slots = np.arange(len(life.born)) % plan.buffers[place.buffer].slots
+        parts.setdefault(place.buffer, []).append(_Part(name, slots, life))
+    for node, life in state_lives(flow, work).items():
+        buffer = plan.states[flow.nodes[node].name]
+        parts.setdefault(buffer, []).append(_Part("", np.zeros(1, np.int64), life))
+    found = [_occupant(plan.buffers[buffer], sharing) for buffer, sharing in parts.items()]
     return tuple(sorted(found, key=lambda occupant: occupant.life))
 
 
-def _occupant(buffer: Buffer, parts: list[tuple[str, IntArray, IntArray, IntArray]]) -> Occupant:
-    """A buffer from the maps that share it."""
-    parts = sorted(parts, key=lambda part: int(part[2].min()))
-    names = tuple(part[0] for part in parts if part[0])
-    slots, births, deaths = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    return Occupant(buffer, names, slots, births, deaths)
+class _Part(NamedTuple):
+    """One map (or node's sums, without a name) in a buffer."""
+
+    name: str
+    slots: IntArray
+    life: Lives
 
 
-def _step_of_work(plan: Plan, flow: Flow) -> Mapping[int, IntArray]:
+def _occupant(buffer: Buffer, parts: list[_Part]) -> Occupant:
+    """A buffer from what shares it."""
+    parts = sorted(parts, key=lambda part: int(part.life.born[0]))
+    return Occupant(
+        buffer,
+        tuple(part.name for part in parts if part.name),
+        np.concatenate([part.slots for part in parts]),
+        np.concatenate([part.life.born for part in parts]),
+        np.concatenate([part.life.dies for part in parts]),
+    )
+
+
+def _steps_of_work(plan: Plan, flow: Flow) -> list[IntArray]:
     """For every node, the step in which each of its work rows is done."""
-    step_of = {i: np.zeros(node.work_rows, np.int64) for i, node in enumerate(flow.nodes)}
+    step_of = [np.zeros(node.work_rows, np.int64) for node in flow.nodes]
     for index, step in enumerate(plan.steps):
         step_of[step.node][step.first : step.first + step.rows] = index
     return step_of
-
-
-def _lives(source: MapFlow, step_of: Mapping[int, IntArray]) -> tuple[IntArray, IntArray]:
-    """Birth and death of every entry of a map that lives in the arena."""
-    births = step_of[source.producer][source.made_after]
-    deaths = births.copy()
-    entries = np.arange(source.entries)
-    for edge in source.edges:
-        # Both bounds never decrease, so the last work row that starts at or before an entry is
-        # the last that reads it, if any does.
-        last = np.searchsorted(edge.first, entries, "right") - 1
-        is_read = (last >= 0) & (edge.stop[last] > entries)
-        deaths = np.where(is_read, np.maximum(deaths, step_of[edge.node][last]), deaths)
-    return births, deaths

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every byte of a plan counts once, and every figure can be worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from thinmaps.codecs.zero_bitmap import ZeroBitmap
+from thinmaps.graph.network import Network
+from thinmaps.measure.report import Counted, MapRow, Report, report
+from thinmaps.plan.plan import Plan
+
+PIXELS = 12 * 12
+PlanOf = Callable[..., Plan]
+
+
+def _rows(found: Report) -> dict[str, MapRow]:
+    return {row.name: row for row in found.maps}
+
+
+def test_raw_maps_are_held_whole_and_moved_once_per_writer_and_reader(plan: Plan) -> None:
+    x = _rows(report(plan))["x"]
+    assert (x.codec, x.raw_bytes, x.held_bytes) == ("raw", 3 * PIXELS, 3 * PIXELS)
+    assert x.moved_bytes == 3 * PIXELS * (1 + 2)
+    assert x.moved_is == "exact"
+
+
+def test_a_slice_of_a_concatenation_counts_once(plan: Plan) -> None:
+    rows = _rows(report(plan))
+    assert (rows["a"].inside, rows["a"].held_bytes) == ("both", 0)
+    assert rows["both"].inside is None
+    assert rows["both"].held_bytes == 6 * PIXELS
+    # Written by the producers of the slices, read by the mean: nothing is copied.
+    assert rows["a"].moved_bytes + rows["b"].moved_bytes == 6 * PIXELS
+    assert rows["both"].moved_bytes == 6 * PIXELS
+
+
+def test_inputs_and_outputs_live_with_the_caller(plan: Plan) -> None:
+    found = report(plan)
+    rows = _rows(found)
+    assert (found.input_bytes, found.output_bytes) == (3 * PIXELS, 4 * 10)
+    assert (rows["image"].where, rows["image"].held_bytes) == ("caller", 0)
+    assert rows["image"].moved_bytes == 3 * PIXELS
+    assert rows["logits"].moved_bytes == 4 * 10
+
+
+def test_an_encoded_map_holds_and_moves_its_coded_bytes(coded_plan: Plan) -> None:
+    x = _rows(report(coded_plan))["x"]
+    coded = 12 * (12 * 3 // 2)
+    assert (x.codec, x.held_bytes, x.moved_bytes) == ("narrow", coded, 3 * coded)
+    assert x.window_bytes == 3 * 3 * PIXELS  # the raw rows, and decoded ones for each reader
+
+
+def test_a_variable_rate_says_whether_it_was_measured(network: Network, plan_of: PlanOf) -> None:
+    plan = plan_of(network, {"x": ZeroBitmap()})
+    worst = ZeroBitmap().max_bytes(network.maps["x"])
+    assert _rows(report(plan))["x"].moved_bytes == 3 * worst
+    assert _rows(report(plan))["x"].moved_is == "worst case"
+    counted = Counted(plan.arena_bytes, 1, {"x": 100.2})
+    assert _rows(report(plan, counted))["x"].moved_bytes == 3 * 100
+    assert _rows(report(plan, counted))["x"].moved_is == "measured"
+
+
+def test_weights_are_every_constant_of_every_node_and_codec(plan: Plan, coded_plan: Plan) -> None:
+    convolutions = (3 * 4 + 8 * 4) + (3 * 2 + 8 * 2) + (6 * 10 + 8 * 10)
+    tables = 3 * 256 + 2 * 256 + 4
+    assert report(plan).weights_bytes == convolutions + tables
+    assert report(coded_plan).weights_bytes == convolutions + tables + 3 * (4 + 1)
+
+
+def test_an_output_that_nodes_also_read_is_held_as_its_kept_copy(
+    network: Network, plan_of: PlanOf
+) -> None:
+    both = dataclasses.replace(network, outputs=("logits", "mean"))
+    row = _rows(report(plan_of(both, {})))["mean"]
+    assert (row.where, row.held_bytes) == ("arena", 6)
+
+
+def test_json_has_the_stable_keys(plan: Plan) -> None:
+    document = json.loads(json.dumps(report(plan).to_json()))
+    assert {"arena_bytes", "weights_bytes", "schedule", "maps"} <= document.keys()
+    keys = {"name", "shape", "codec", "raw_bytes", "held_bytes", "moved_bytes"}
+    assert all(keys <= row.keys() for row in document["maps"])
+    assert document["arena_bytes"] == plan.arena_bytes
+    assert np.prod(document["maps"][0]["shape"]) == 3 * PIXELS
