@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build`: from a network to the plan with the smallest arena that the search finds.
+
+    layer    one node after the other, all rows at once; every map is held whole
+    stream   one segment: all nodes run interleaved, every map is a ring
+    mixed    segments chosen by `segments`, compared by their real arenas
+
+Nothing is computed twice under any of them. The same input gives the same plan, byte for byte: the
+search counts its trials, it never looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from thinmaps.codecs.base import Codec
+from thinmaps.errors import BadArgument, PlanImpossible
+from thinmaps.graph.network import Network
+from thinmaps.plan.aliases import root_of
+from thinmaps.plan.flow import Flow, flow_of
+from thinmaps.plan.lower import lower
+from thinmaps.plan.pack import live_bytes
+from thinmaps.plan.plan import Buffer, Place, Plan, Step
+from thinmaps.plan.search import Candidate, layer_candidate, mixed_candidate, stream_candidate
+from thinmaps.plan.storage import storage_of
+from thinmaps.plan.schedule import Order
+
+NO_CODECS: Mapping[str, Codec] = {}
+
+
+def build(
+    network: Network,
+    *,
+    codecs: Mapping[str, Codec] = NO_CODECS,
+    schedule: Literal["mixed", "stream", "layer"] = "mixed",
+    stripe_rows: int = 1,
+    arena_bytes: int | None = None,
+) -> Plan:
+    """The plan of `network` with the smallest arena found.
+
+    `codecs` maps names of maps to the codecs that hold them. `stripe_rows` is the least number of
+    rows per step (thicker steps are fewer, and rings are taller). With `arena_bytes` the plan is
+    refused if it does not fit.
+
+    Raises:
+        BadArgument: an unknown schedule, or no rows per step.
+        PlanImpossible: a codec for a map that cannot carry one; or nothing found fits, with the
+            maps that bind at the fullest step.
+    """
+    if schedule not in ("mixed", "stream", "layer"):
+        raise BadArgument(f"a schedule is 'mixed', 'stream' or 'layer', got {schedule!r}")
+    if stripe_rows < 1:
+        raise BadArgument(f"a step does at least 1 row, got stripe_rows = {stripe_rows}")
+    lowered = lower(network, codecs)
+    flow = flow_of(lowered, codecs)
+    find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
+    found = find[schedule](flow, stripe_rows)
+    needed = found.arena_bytes
+    if arena_bytes is not None and needed > arena_bytes:
+        raise PlanImpossible(_refusal(found, needed, arena_bytes, schedule))
+    return _plan(network, codecs, flow, found, schedule, stripe_rows)
+
+
+def lower_bound_bytes(plan: Plan) -> int:
+    """The most bytes that live in one step of `plan`: no placement of its rows can need less."""
+    flow = flow_of(plan.network, plan.codecs)
+    order = Order.of_steps(plan.steps)
+    return int(live_bytes(storage_of(flow, order).blocks, len(order)).max(initial=0))
+
+
+def _plan(
+    network: Network,
+    codecs: Mapping[str, Codec],
+    flow: Flow,
+    found: Candidate,
+    schedule: str,
+    stripe_rows: int,
+) -> Plan:
+    storage, order = found.storage, found.order
+    buffers = tuple(
+        Buffer(block.name, block.slots, block.slot_bytes, offset)
+        for block, offset in zip(storage.blocks, found.packing.offsets, strict=True)
+    )
+    number = {owner: i for i, owner in enumerate(storage.owners)}
+    places = {}
+    for m, this in enumerate(flow.maps):
+        if this.in_arena:
+            owner, channel = root_of(m, storage.links)
+            channels = flow.network.maps[flow.maps[owner].name].channels
+            pixel_bytes = 0 if this.coded else channels
+            places[this.name] = Place(number[owner], channel, pixel_bytes, this.unit_rows)
+    states = {
+        flow.nodes[v].name: len(storage.owners) + i for i, v in enumerate(storage.states)
+    }
+    segment = {v: i for i, nodes in enumerate(found.segments) for v in nodes}
+    return Plan(
+        source=network,
+        network=flow.network,
+        codecs=dict(codecs),
+        steps=tuple(map(Step, order.node.tolist(), order.first.tolist(), order.rows.tolist())),
+        buffers=buffers,
+        places=places,
+        states=states,
+        arena_bytes=found.arena_bytes,
+        schedule=schedule,
+        segments=tuple(segment[v] for v in range(len(flow.nodes))),
+        stripe_rows=stripe_rows,
+    )
+
+
+def _refusal(found: Candidate, needed: int, asked: int, schedule: str) -> str:
+    """Why the plan does not fit: the step in which most lives, and what lives there."""
+    blocks = found.storage.blocks
+    live = live_bytes(blocks, len(found.order))
+    step = int(live.argmax())
+    node = int(found.order.node[step])
+    number = next(i for i, nodes in enumerate(found.segments) if node in nodes)
+    sizes = {}
+    for block in blocks:
+        entries = (block.lives.born <= step) & (block.lives.dies >= step)
+        sizes[block.name] = int(entries.sum()) * block.slot_bytes
+    largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:4]
+    names = ", ".join(f"{name!r} with {size:,} bytes" for name, size in largest if size)
+    return (
+        f"the smallest {schedule} plan found needs an arena of {needed:,} bytes, "
+        f"{needed - asked:,} more than the {asked:,} asked for; at its fullest step, in segment "
+        f"{number}, live {names}; a codec on these maps would shrink them"
+    )
+
