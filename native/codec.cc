@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of native codecs. A codec adds two lines: its declaration and its entry.
+// The table of native codecs. A kernel adds two words: its declaration and its entry.
 #include "codec.h"
 
 #include <array>
 
 namespace thinmaps {
 
-#define THINMAPS_CODEC(Name)                                                                     \
-  Status Encode##Name(const CodecSpec&, const ConstRows&, std::span<uint8_t>, size_t*);          \
-  Status Decode##Name(const CodecSpec&, std::span<const uint8_t>, int32_t, int32_t,              \
-                      const MutableRows&)
-
-THINMAPS_CODEC(Narrow);
-THINMAPS_CODEC(Raw);
-THINMAPS_CODEC(ZeroBitmap);
+extern const CodecKernel kNarrow, kRaw, kZeroBitmap;
+#if defined(__x86_64__)
+extern const CodecKernel kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512;
+#endif
 
 std::span<const CodecKernel> CodecKernels() {
-  static constexpr std::array<CodecKernel, 3> kKernels = {{
-      {"narrow", Isa::kPortable, EncodeNarrow, DecodeNarrow},
-      {"raw", Isa::kPortable, EncodeRaw, DecodeRaw},
-      {"zero_bitmap", Isa::kPortable, EncodeZeroBitmap, DecodeZeroBitmap},
-  }};
+  static const std::array kKernels = {
+      kNarrow,
+      kRaw,
+      kZeroBitmap,
+#if defined(__x86_64__)
+      kNarrowAvx2,
+      kNarrowAvx512,
+      kZeroBitmapAvx2,
+      kZeroBitmapAvx512,
+#endif
+  };
   return kKernels;
 }
 

@@ -14,7 +14,7 @@
 
 namespace thinmaps {
 
-enum class Status : int32_t { kOk = 0, kCorruptPayload = 1, kTooSmall = 2, kBadTables = 3 };
+enum class Status : int32_t { kOk = 0, kCorruptPayload = 1, kTooSmall = 2, kBadArgument = 3 };
 
 // One map's geometry with the codec's own configuration and tables
 // (Codec.native_integers and Codec.native_tables).

@@ -2,9 +2,16 @@
 // Native twin of narrow.py, which specifies the payload and the arithmetic.
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "codec.h"
+#include "little_endian.h"
+
+#if defined(__x86_64__)
+#define THINMAPS_AVX2 [[gnu::flatten, gnu::target("avx2,bmi2")]]
+#define THINMAPS_AVX512 \
+  [[gnu::flatten,       \
+    gnu::target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,prefer-vector-width=512")]]
+#endif
 
 namespace thinmaps {
 namespace {
@@ -60,30 +67,36 @@ uint64_t Scatter(uint64_t packed, size_t bits) {
          (packed >> bits & field(1) * 0x0001000100010001) << 8;
 }
 
-uint64_t LoadLittleEndian(const uint8_t* bytes, size_t count) {
-  uint64_t word = 0;
-  for (size_t i = 0; i < count; ++i) word |= uint64_t{bytes[i]} << 8 * i;
-  return word;
-}
-
-void StoreLittleEndian(uint64_t word, uint8_t* bytes, size_t count) {
-  for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(word >> 8 * i);
-}
-
-// Writes ceil(count * bits / 8) bytes; the codes behind `count`, up to a multiple of 8, are 0.
-void Pack(const uint8_t* codes, size_t count, size_t bits, uint8_t* out) {
-  for (size_t i = 0; i < count; i += 8, out += bits) {
-    const size_t bytes = std::min(bits, ((count - i) * bits + 7) / 8);
-    StoreLittleEndian(Gather(LoadLittleEndian(codes + i, 8), bits), out, bytes);
+// Writes ceil(count * bits / 8) of `room` bytes and overwrites up to 7 behind them that are inside;
+// the codes from `count` up to a multiple of 8 are 0.
+void Pack(const uint8_t* codes, size_t count, size_t bits, std::span<uint8_t> room) {
+  uint64_t packed[kBlock / 8];
+  const size_t groups = (count + 7) / 8;
+  for (size_t group = 0; group < groups; ++group) {
+    packed[group] = Gather(Load64(codes + group * 8), bits);
+  }
+  for (size_t group = 0; group < groups; ++group) {
+    uint8_t* out = room.data() + group * bits;
+    const size_t left = room.size() - group * bits;
+    if (left >= 8) {
+      Store64(packed[group], out);
+    } else {
+      StorePart(packed[group], out, std::min(left, bits));
+    }
   }
 }
 
-// Reads at most `available` bytes; codes behind them are 0.
-void Unpack(const uint8_t* in, size_t available, size_t groups, size_t bits, uint8_t* codes) {
-  for (size_t group = 0; group < groups; ++group, codes += 8) {
-    const size_t first = group * bits;
-    const uint64_t packed = LoadLittleEndian(in + first, std::min(bits, available - first));
-    StoreLittleEndian(Scatter(packed, bits), codes, 8);
+// Unpacks whole groups of eight; codes behind the end of `packed` are 0.
+void Unpack(std::span<const uint8_t> packed, size_t groups, size_t bits, uint8_t* codes) {
+  const uint64_t used = (uint64_t{1} << 8 * bits) - 1;
+  uint64_t words[kBlock / 8];
+  for (size_t group = 0; group < groups; ++group) {
+    const auto left = packed.subspan(group * bits);
+    words[group] = left.size() >= 8 ? Load64(left.data()) & used
+                                    : LoadPart(left.data(), std::min(left.size(), bits));
+  }
+  for (size_t group = 0; group < groups; ++group) {
+    Store64(Scatter(words[group], bits), codes + group * 8);
   }
 }
 
@@ -114,9 +127,9 @@ bool Restore(const uint8_t* codes, const Tables& tables, size_t channel, size_t 
   return wrong == 0;
 }
 
-// Writes the row's ceil(width * channels * bits / 8) bytes.
+// `packed` has the row's ceil(width * channels * bits / 8) bytes, all of which are written.
 void EncodeRow(const CodecSpec& spec, const Tables& tables, const uint8_t* row,
-               ptrdiff_t pixel_bytes, uint8_t* out) {
+               ptrdiff_t pixel_bytes, std::span<uint8_t> packed) {
   const auto channels = static_cast<size_t>(spec.channels);
   std::array<uint8_t, kBlock> codes;
   size_t filled = 0;
@@ -127,13 +140,13 @@ void EncodeRow(const CodecSpec& spec, const Tables& tables, const uint8_t* row,
       channel += count;
       filled += count;
       if (filled < kBlock) continue;
-      Pack(codes.data(), kBlock, tables.bits, out);
-      out += kBlock / 8 * tables.bits;
+      Pack(codes.data(), kBlock, tables.bits, packed);
+      packed = packed.subspan(kBlock / 8 * tables.bits);
       filled = 0;
     }
   }
   std::fill(codes.begin() + static_cast<ptrdiff_t>(filled), codes.end(), uint8_t{0});
-  Pack(codes.data(), filled, tables.bits, out);
+  Pack(codes.data(), filled, tables.bits, packed);
 }
 
 // `packed` is the whole row; its columns column .. column + columns - 1 go to `row`.
@@ -147,8 +160,7 @@ bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint
   for (size_t element = static_cast<size_t>(column) * channels; element < stop;) {
     const size_t group = element / 8;
     const size_t groups = std::min(kBlock / 8, (stop + 7) / 8 - group);
-    const auto in = packed.subspan(group * tables.bits);
-    Unpack(in.data(), in.size(), groups, tables.bits, codes.data());
+    Unpack(packed.subspan(group * tables.bits), groups, tables.bits, codes.data());
     const size_t ready = std::min(groups * 8, stop - group * 8);
     for (size_t i = element % 8; i < ready;) {
       const size_t count = std::min(channels - channel, ready - i);
@@ -164,28 +176,26 @@ bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint
   return good;
 }
 
-}  // namespace
-
-Status EncodeNarrow(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
-                    size_t* written) {
+Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+              size_t* written) {
   Tables tables;
-  if (!ReadTables(spec, &tables)) return Status::kBadTables;
+  if (!ReadTables(spec, &tables)) return Status::kBadArgument;
   const size_t row_bytes = RowBytes(spec, tables.bits);
   const size_t unit_bytes = static_cast<size_t>(rows.count) * row_bytes;
   if (payload.size() < unit_bytes) return Status::kTooSmall;
 
   for (int32_t row = 0; row < rows.count; ++row) {
     EncodeRow(spec, tables, rows.rows[row], rows.pixel_bytes,
-              payload.data() + static_cast<size_t>(row) * row_bytes);
+              payload.subspan(static_cast<size_t>(row) * row_bytes, row_bytes));
   }
   *written = unit_bytes;
   return Status::kOk;
 }
 
-Status DecodeNarrow(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
-                    int32_t columns, const MutableRows& rows) {
+Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
+              int32_t columns, const MutableRows& rows) {
   Tables tables;
-  if (!ReadTables(spec, &tables)) return Status::kBadTables;
+  if (!ReadTables(spec, &tables)) return Status::kBadArgument;
   const size_t row_bytes = RowBytes(spec, tables.bits);
   if (payload.size() != static_cast<size_t>(rows.count) * row_bytes) {
     return Status::kCorruptPayload;
@@ -202,5 +212,35 @@ Status DecodeNarrow(const CodecSpec& spec, std::span<const uint8_t> payload, int
   }
   return Status::kOk;
 }
+
+#if defined(__x86_64__)
+
+// The same loops, inlined and vectorised anew for each instruction set.
+THINMAPS_AVX2 Status EncodeAvx2(const CodecSpec& spec, const ConstRows& rows,
+                                std::span<uint8_t> payload, size_t* written) {
+  return Encode(spec, rows, payload, written);
+}
+THINMAPS_AVX2 Status DecodeAvx2(const CodecSpec& spec, std::span<const uint8_t> payload,
+                                int32_t column, int32_t columns, const MutableRows& rows) {
+  return Decode(spec, payload, column, columns, rows);
+}
+THINMAPS_AVX512 Status EncodeAvx512(const CodecSpec& spec, const ConstRows& rows,
+                                    std::span<uint8_t> payload, size_t* written) {
+  return Encode(spec, rows, payload, written);
+}
+THINMAPS_AVX512 Status DecodeAvx512(const CodecSpec& spec, std::span<const uint8_t> payload,
+                                    int32_t column, int32_t columns, const MutableRows& rows) {
+  return Decode(spec, payload, column, columns, rows);
+}
+
+#endif
+
+}  // namespace
+
+extern const CodecKernel kNarrow{"narrow", Isa::kPortable, Encode, Decode};
+#if defined(__x86_64__)
+extern const CodecKernel kNarrowAvx2{"narrow", Isa::kAvx2, EncodeAvx2, DecodeAvx2};
+extern const CodecKernel kNarrowAvx512{"narrow", Isa::kAvx512, EncodeAvx512, DecodeAvx512};
+#endif
 
 }  // namespace thinmaps

@@ -5,9 +5,10 @@
 #include "codec.h"
 
 namespace thinmaps {
+namespace {
 
-Status EncodeRaw(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
-                 size_t* written) {
+Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+              size_t* written) {
   const size_t row_bytes = static_cast<size_t>(spec.width) * static_cast<size_t>(spec.channels);
   const size_t unit_bytes = static_cast<size_t>(rows.count) * row_bytes;
   if (payload.size() < unit_bytes) return Status::kTooSmall;
@@ -22,8 +23,8 @@ Status EncodeRaw(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t
   return Status::kOk;
 }
 
-Status DecodeRaw(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
-                 int32_t columns, const MutableRows& rows) {
+Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
+              int32_t columns, const MutableRows& rows) {
   const auto pixel_bytes = static_cast<size_t>(spec.channels);
   const size_t row_bytes = static_cast<size_t>(spec.width) * pixel_bytes;
   if (payload.size() != static_cast<size_t>(rows.count) * row_bytes) {
@@ -42,5 +43,9 @@ Status DecodeRaw(const CodecSpec& spec, std::span<const uint8_t> payload, int32_
   }
   return Status::kOk;
 }
+
+}  // namespace
+
+extern const CodecKernel kRaw{"raw", Isa::kPortable, Encode, Decode};
 
 }  // namespace thinmaps
