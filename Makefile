@@ -20,7 +20,7 @@ LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
-.PHONY: help setup build check test native hostile fuzz bench bench-memory bench-accuracy docs \
+.PHONY: help setup build check format test native hostile fuzz bench bench-memory bench-accuracy docs \
 	size demo sanitize clean
 
 help: ## this list
@@ -50,6 +50,10 @@ check: setup ## formats, lint, types, import contracts, size limits
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	$(PYTHON) tools/size_table.py --limits
+
+format: setup ## what check would refuse about layout, mended
+	$(PYTHON) -m ruff format $(PYTHON_FILES)
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
 test: setup ## the whole suite; OPTIONS="-k engine" narrows it
 	$(PYTHON) -m pytest $(OPTIONS)
@@ -93,7 +97,7 @@ docs: setup ## run every code block of README and docs
 size: ## lines of functions and files, and the change against main
 	@python3 tools/size_table.py
 
-demo: setup ## the whole main job on data that ships with the package; ends in demo-out/report.html
+demo: setup ## the whole main job on data that ships; ends with demo-out/*.html
 	$(VENV)/bin/thinmaps demo -o demo-out
 
 clean: ## what was built, .venv included
