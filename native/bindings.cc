@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that sees Python: arrays to spans, errors to exceptions, the GIL given back.
+// With bind_engine.cc the only file that sees Python: arrays to spans, errors to exceptions, the GIL given back.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bind_engine.h"
 #include "codec.h"
 
 namespace nb = nanobind;
@@ -102,4 +103,5 @@ NB_MODULE(_core, m) {
         "integers"_a, "tables"_a, "payload"_a);
   m.def("decode_unit", &thinmaps::DecodeUnitOf, "codec_id"_a, "isa"_a, "payload"_a, "width"_a,
         "column"_a, "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
+  thinmaps::BindEngine(m);
 }

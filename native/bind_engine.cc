@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine for Python: descriptions in, runs with the GIL given back.
+#include "bind_engine.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine.h"
+#include "isa.h"
+#include "model.h"
+
+namespace thinmaps {
+namespace {
+
+template <typename T>
+using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <typename T>
+std::vector<T> Copy(const Array<T>& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
+// Filters by node name, shared by the models that are built with them.
+struct SharedWeights {
+  PackedWeights packed;
+};
+
+// Collects a description; every method appends one line to it.
+class Builder {
+ public:
+  explicit Builder(int64_t arena_bytes) { description_.arena_bytes = arena_bytes; }
+
+  void Buffer(int64_t offset, int64_t slot_bytes, int32_t slots) {
+    description_.buffers.push_back({offset, slot_bytes, slots});
+  }
+
+  // `place` is (buffer, channel, pixel bytes, unit rows), or None for a map of the caller's.
+  void Map(std::string name, std::array<int32_t, 3> shape, float scale, int32_t zero_point,
+           bool is_float, std::optional<std::array<int32_t, 4>> place) {
+    MapDescription map;
+    map.name = std::move(name);
+    map.height = shape[0];
+    map.width = shape[1];
+    map.channels = shape[2];
+    map.scale = scale;
+    map.zero_point = zero_point;
+    map.is_float = is_float;
+    if (place.has_value()) {
+      map.buffer = (*place)[0];
+      map.channel = (*place)[1];
+      map.pixel_bytes = (*place)[2];
+      map.unit_rows = (*place)[3];
+    } else {
+      map.pixel_bytes = shape[2] * (is_float ? 4 : 1);
+    }
+    description_.maps.push_back(std::move(map));
+  }
+
+  void Node(std::string name, std::string op, std::vector<int32_t> inputs, int32_t output,
+            int32_t state, const Array<int32_t>& integers, const Array<int8_t>& weights,
+            const Array<int32_t>& bias, const Array<float>& multiplier,
+            const Array<uint8_t>& table, std::string codec_id) {
+    description_.nodes.push_back({std::move(name), std::move(op), std::move(inputs), output, state,
+                                  Copy(integers), Copy(weights), Copy(bias), Copy(multiplier),
+                                  Copy(table), std::move(codec_id)});
+  }
+
+  void Step(int32_t node, int32_t first, int32_t rows) {
+    description_.steps.push_back({node, first, rows});
+  }
+
+  // Builds the model once; the builder is empty afterwards.
+  std::shared_ptr<Model> Build(SharedWeights& weights, const std::string& isa_name) {
+    return std::make_shared<Model>(std::exchange(description_, {}), IsaOf(isa_name),
+                                   weights.packed);
+  }
+
+ private:
+  static Isa IsaOf(const std::string& name) {
+    if (name.empty()) return ChosenIsa();
+    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+      if (name == NameOf(isa) && Runs(isa)) return isa;
+    }
+    throw std::invalid_argument("no instruction set '" + name + "' on this machine");
+  }
+
+  Description description_;
+};
+
+// An engine together with the list of its externals, made once so that running allocates nothing.
+class BoundEngine {
+ public:
+  // `externals` are the indices of the maps in the caller's buffers, in the order `Run` takes
+  // them; the first `inputs` of them are only read.
+  BoundEngine(std::shared_ptr<Model> model, int32_t threads, std::vector<int32_t> externals,
+              int32_t inputs)
+      : engine_(std::move(model), CheckThreads(threads)), inputs_(inputs) {
+    const auto& maps = engine_.model().maps();
+    size_t with_the_caller = 0;
+    for (const auto& map : maps) with_the_caller += map.buffer == -1;
+    std::vector<bool> listed(maps.size());
+    for (const int32_t map : externals) {
+      const auto index = static_cast<size_t>(map);
+      if (map < 0 || index >= maps.size() || maps[index].buffer != -1 || listed[index]) {
+        throw std::invalid_argument("map " + std::to_string(map) + " is not the caller's");
+      }
+      listed[index] = true;
+      externals_.push_back({map, nullptr, 0});
+    }
+    if (externals.size() != with_the_caller) {
+      throw std::invalid_argument("a map of the caller's is not listed");
+    }
+    views_.resize(externals.size());
+  }
+
+  // Runs steps first .. stop - 1. Each buffer is C-contiguous and holds 1 or more whole rows.
+  // The GIL guards `views_`: while it is given back, a second run is refused.
+  void Run(nb::sequence buffers, int32_t first, int32_t stop) {
+    if (!views_free_) throw std::runtime_error("this engine is running; clone it to run two");
+    const auto steps = static_cast<int32_t>(engine_.model().steps().size());
+    if (first < 0 || first > stop || stop > steps) {
+      throw std::invalid_argument("steps " + std::to_string(first) + " to " +
+                                  std::to_string(stop) + " are not among the plan's " +
+                                  std::to_string(steps));
+    }
+    const Views views(*this, buffers);
+    nb::gil_scoped_release released;
+    engine_.Run(externals_, first, stop);
+  }
+
+  int64_t ArenaBytes() const { return engine_.model().arena_bytes(); }
+
+  nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>> Arena() const {
+    return {engine_.arena(), {static_cast<size_t>(ArenaBytes())}};
+  }
+
+ private:
+  static int32_t CheckThreads(int32_t threads) {
+    if (threads < 1 || threads > 256) {
+      throw std::invalid_argument("an engine has 1 to 256 threads, got " +
+                                  std::to_string(threads));
+    }
+    return threads;
+  }
+
+  // The caller's buffers while they are in use.
+  class Views {
+   public:
+    Views(BoundEngine& bound, nb::sequence& buffers) : bound_(bound) {
+      bound.views_free_ = false;
+      try {
+        TakeAll(buffers);
+      } catch (...) {
+        Release();
+        throw;
+      }
+    }
+    ~Views() { Release(); }
+    Views(const Views&) = delete;
+    Views& operator=(const Views&) = delete;
+
+   private:
+    void Release() {
+      while (taken_ > 0) PyBuffer_Release(&bound_.views_[--taken_]);
+      bound_.views_free_ = true;
+    }
+
+    void TakeAll(nb::sequence& buffers) {
+      if (nb::len(buffers) != bound_.externals_.size()) {
+        throw std::invalid_argument("an engine needs one buffer per input and output");
+      }
+      for (size_t i = 0; i < bound_.externals_.size(); ++i) {
+        const nb::object buffer = buffers[i];
+        Take(i, buffer.ptr());
+      }
+    }
+
+    void Take(size_t i, PyObject* buffer) {
+      External& external = bound_.externals_[i];
+      const MapDescription& map =
+          bound_.engine_.model().maps()[static_cast<size_t>(external.map)];
+      const bool is_input = i < static_cast<size_t>(bound_.inputs_);
+      Py_buffer& view = bound_.views_[i];
+      const int flags = PyBUF_C_CONTIGUOUS | (is_input ? 0 : PyBUF_WRITABLE);
+      if (PyObject_GetBuffer(buffer, &view, flags) != 0) throw nb::python_error();
+      ++taken_;
+      const int64_t row_bytes = int64_t{map.width} * map.pixel_bytes;
+      if (view.len < row_bytes || view.len % row_bytes != 0 ||
+          view.len > row_bytes * map.height) {
+        throw std::invalid_argument("map '" + map.name + "' needs whole rows of " +
+                                    std::to_string(row_bytes) + " bytes, got " +
+                                    std::to_string(view.len) + " bytes");
+      }
+      external.base = static_cast<uint8_t*>(view.buf);
+      external.slots = static_cast<int32_t>(view.len / row_bytes);
+    }
+
+    BoundEngine& bound_;
+    size_t taken_ = 0;
+  };
+
+  Engine engine_;
+  int32_t inputs_;
+  std::vector<External> externals_;
+  std::vector<Py_buffer> views_;
+  bool views_free_ = true;
+};
+
+}  // namespace
+
+void BindEngine(nb::module_& m) {
+  using namespace nb::literals;
+  m.def("isa", [] { return std::string(NameOf(ChosenIsa())); },
+        "The instruction set that engines use unless told otherwise.");
+  nb::class_<SharedWeights>(m, "Weights").def(nb::init<>());
+  nb::class_<Model>(m, "Model").def_prop_ro("weights_bytes", &Model::weights_bytes);
+  nb::class_<Builder>(m, "Builder")
+      .def(nb::init<int64_t>(), "arena_bytes"_a)
+      .def("buffer", &Builder::Buffer, "offset"_a, "slot_bytes"_a, "slots"_a)
+      .def("map", &Builder::Map, "name"_a, "shape"_a, "scale"_a, "zero_point"_a, "is_float"_a,
+           "place"_a.none())
+      .def("node", &Builder::Node, "name"_a, "op"_a, "inputs"_a, "output"_a, "state"_a,
+           "integers"_a, "weights"_a, "bias"_a, "multiplier"_a, "table"_a, "codec_id"_a)
+      .def("step", &Builder::Step, "node"_a, "first"_a, "rows"_a)
+      .def("build", &Builder::Build, "weights"_a, "isa"_a);
+  nb::class_<BoundEngine>(m, "Engine")
+      .def(nb::init<std::shared_ptr<Model>, int32_t, std::vector<int32_t>, int32_t>(), "model"_a,
+           "threads"_a, "externals"_a, "inputs"_a)
+      .def("run", &BoundEngine::Run, "buffers"_a, "first"_a, "stop"_a)
+      .def_prop_ro("arena", &BoundEngine::Arena, nb::rv_policy::reference_internal);
+}
+
+}  // namespace thinmaps

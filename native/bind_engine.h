@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace thinmaps {
+
+namespace nb = nanobind;
+
+// Adds Builder, Model, Weights and Engine to the module.
+void BindEngine(nb::module_& m);
+
+}  // namespace thinmaps

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine.h"
+
+#include <cfenv>
+#include <utility>
+
+namespace thinmaps {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+// Rounds to nearest, with denormals, whatever the caller has set for his own arithmetic.
+class StandardArithmetic {
+ public:
+  StandardArithmetic() {
+    std::fegetenv(&caller_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~StandardArithmetic() { std::fesetenv(&caller_); }
+  StandardArithmetic(const StandardArithmetic&) = delete;
+  StandardArithmetic& operator=(const StandardArithmetic&) = delete;
+
+ private:
+  std::fenv_t caller_;
+};
+
+uint8_t* Aligned(uint8_t* pointer) {
+  const auto address = reinterpret_cast<uintptr_t>(pointer);
+  return pointer + (kAlignment - address % kAlignment) % kAlignment;
+}
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<const Model> model, int32_t threads)
+    : model_(std::move(model)),
+      storage_(static_cast<size_t>(model_->arena_bytes()) + kAlignment),
+      arena_(Aligned(storage_.data())),
+      views_(model_->ViewsIn(arena_)),
+      team_(threads) {}
+
+void Engine::Run(std::span<const External> externals, int32_t first, int32_t stop) {
+  for (const External& external : externals) {
+    MapView& view = views_[static_cast<size_t>(external.map)];
+    view.base = external.base;
+    view.slots = external.slots;
+  }
+  first_ = first;
+  stop_ = stop;
+  team_.Run([](void* self, Part part) { static_cast<Engine*>(self)->Execute(part); }, this);
+}
+
+void Engine::Execute(Part part) {
+  const StandardArithmetic standard;
+  const Memory memory{arena_, views_.data()};
+  for (int32_t i = first_; i < stop_; ++i) {
+    const StepDescription& step = model_->steps()[static_cast<size_t>(i)];
+    model_->kernel(step.node).Run(memory, {step.first, step.rows}, part);
+    team_.Wait();
+  }
+}
+
+}  // namespace thinmaps

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "filters.h"
+
+#include <cstdlib>
+#include <utility>
+
+namespace thinmaps {
+namespace {
+
+// FNV-1a over the source.
+class Fingerprint {
+ public:
+  template <typename T>
+  void Add(const std::vector<T>& values) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+    for (size_t i = 0; i < values.size() * sizeof(T); ++i) {
+      value_ = (value_ ^ bytes[i]) * 0x100000001B3u;
+    }
+  }
+  uint64_t value() const { return value_; }
+
+ private:
+  uint64_t value_ = 0xCBF29CE484222325u;
+};
+
+uint64_t FingerprintOf(const Blueprint& blueprint) {
+  const NodeDescription& node = blueprint.node;
+  const MapDescription& in = blueprint.input(0);
+  const MapDescription& out = blueprint.output();
+  Fingerprint fingerprint;
+  fingerprint.Add(std::vector<char>(node.op.begin(), node.op.end()));
+  fingerprint.Add(node.weights);
+  fingerprint.Add(node.bias);
+  fingerprint.Add(node.multiplier);
+  fingerprint.Add(node.integers);
+  fingerprint.Add(std::vector<int32_t>{in.zero_point, in.channels, out.channels, out.is_float});
+  return fingerprint.value();
+}
+
+}  // namespace
+
+void CheckFilters(const Blueprint& blueprint, size_t weights_per_channel) {
+  const NodeDescription& node = blueprint.node;
+  const auto outputs = static_cast<size_t>(blueprint.output().channels);
+  blueprint.Need(node.weights.size() == outputs * weights_per_channel,
+                 std::to_string(outputs * weights_per_channel) + " weights, got " +
+                     std::to_string(node.weights.size()));
+  blueprint.Need(node.bias.size() == outputs && node.multiplier.size() == outputs,
+                 "a bias and a multiplier per output channel");
+  for (size_t k = 0; k < outputs; ++k) {
+    int64_t reach = std::abs(static_cast<int64_t>(node.bias[k]));
+    for (size_t i = 0; i < weights_per_channel; ++i) {
+      reach += 255 * std::abs(static_cast<int64_t>(node.weights[k * weights_per_channel + i]));
+    }
+    blueprint.Need(reach < (int64_t{1} << 31),
+                   "sums that fit 32 bits; output channel " + std::to_string(k) + " reaches " +
+                       std::to_string(reach));
+  }
+}
+
+std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint) {
+  const auto found = blueprint.packed.find(blueprint.node.name);
+  if (found == blueprint.packed.end()) return nullptr;
+  auto filters = std::dynamic_pointer_cast<const Filters>(found->second);
+  blueprint.Need(filters != nullptr && filters->fingerprint == FingerprintOf(blueprint),
+                 "its own packed weights; those given are of another network");
+  return filters;
+}
+
+std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint,
+                                            std::shared_ptr<Filters> filters) {
+  filters->fingerprint = FingerprintOf(blueprint);
+  blueprint.packed[blueprint.node.name] = filters;
+  return filters;
+}
+
+}  // namespace thinmaps

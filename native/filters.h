@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed filters: made once, shared by every model that is built with the same `PackedWeights`.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernel.h"
+
+namespace thinmaps {
+
+// The layout of `weights` is its kernel's. `bias` has the input's zero point folded in.
+struct Filters final : Packed {
+  std::vector<size_t> phase_offset;
+  std::vector<int8_t> weights;
+  std::vector<int32_t> bias;
+  std::vector<float> multiplier;
+  uint64_t fingerprint = 0;  // of what they were packed from
+
+  size_t bytes() const {
+    return weights.size() + bias.size() * sizeof(int32_t) + multiplier.size() * sizeof(float);
+  }
+};
+
+// Checks the sizes of a node's weights, bias and multiplier, and that no channel's sum can leave
+// int32, whatever the input (RULES, 4).
+void CheckFilters(const Blueprint& blueprint, size_t weights_per_channel);
+
+// The filters that this node shares with an earlier model, or nullptr. Throws where those given
+// are of another network.
+std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint);
+
+// Stores freshly packed filters for later models.
+std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint,
+                                            std::shared_ptr<Filters> filters);
+
+}  // namespace thinmaps

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loops, compiled once per instruction set from the one source loops.cc.
+//
+// Integer sums are exact in any order and every float result is rounded the same way, so all
+// variants give the same bytes; which one runs is only a matter of time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "isa.h"
+
+namespace thinmaps {
+
+// Filters are packed for tiles of kTilePixels pixels by kBlockChannels output channels; input
+// channels come in quads, the last one filled up with zeros.
+inline constexpr int32_t kTilePixels = 8;
+inline constexpr int32_t kBlockChannels = 16;
+inline constexpr int32_t kQuad = 4;
+inline constexpr int32_t kQuadBytes = kBlockChannels * kQuad;
+
+// byte = rne(clamp(value + before, low, high)) + after, see RULES of arithmetic in docs/format.md.
+// `before` is 0 unless an odd zero point is added before rounding; low and high are whole numbers,
+// so that clamping before rounding equals clamping after it.
+struct Rounding {
+  float before;
+  float low;
+  float high;
+  int32_t after;
+};
+
+// One operand of an element-wise operator.
+struct Operand {
+  const uint8_t* bytes;
+  int32_t zero_point;
+  float ratio;
+};
+
+struct Loops {
+  // sums[p][k] += sum over taps t and channels c of pixels[t][p][c] * filter[t][c][k]
+  // for p < pixel_count <= kTilePixels; `pixels` is [taps][kTilePixels], filters are packed
+  // [taps][quads][kBlockChannels][kQuad], sums are [kTilePixels][kBlockChannels].
+  void (*dot)(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
+              const int8_t* filters, int32_t* sums);
+
+  // out[p * pixel_bytes + k] = Rounding of fl(sums[p][k]) * multiplier[k], sums as `dot` has them.
+  void (*finish)(const int32_t* sums, int32_t pixel_count, int32_t channels,
+                 const float* multiplier, const Rounding& rounding, uint8_t* out,
+                 ptrdiff_t pixel_bytes);
+
+  // One pixel of a depthwise convolution: filters are [taps][channels].
+  void (*depthwise)(const uint8_t* const* pixels, int32_t taps, int32_t channels,
+                    const int8_t* filters, const int32_t* bias, const float* multiplier,
+                    const Rounding& rounding, uint8_t* out);
+
+  // out[c] = max(out[c], pixel[c]).
+  void (*largest)(const uint8_t* pixel, int32_t channels, uint8_t* out);
+
+  // sums[c] += pixel[c] - zero_point.
+  void (*accumulate)(const uint8_t* pixel, int32_t channels, int32_t zero_point, int32_t* sums);
+
+  // out[c] = Rounding of fl(sums[c]) * multiplier.
+  void (*scale)(const int32_t* sums, float multiplier, int32_t count, const Rounding& rounding,
+                uint8_t* out);
+
+  // out[i] = Rounding of fl(fl((a[i] - za) * ra) + fl((b[i] - zb) * rb)).
+  void (*add)(const Operand& a, const Operand& b, int32_t count, const Rounding& rounding,
+              uint8_t* out);
+
+  // out[i] = Rounding of fl((a[i] - za) * (b[i] - zb)) * multiplier.
+  void (*multiply)(const Operand& a, const Operand& b, float multiplier, int32_t count,
+                   const Rounding& rounding, uint8_t* out);
+
+  // out[i] = Rounding of x[i] / scale.
+  void (*quantise)(const float* x, float scale, int32_t count, const Rounding& rounding,
+                   uint8_t* out);
+
+  // out[c] = (sum of corner[k][c] * weight[k] + 2^21) >> 22, weights of 4 corners sum to 2^22.
+  void (*blend)(const uint8_t* const* corners, const int32_t* weights, int32_t channels,
+                uint8_t* out);
+};
+
+// The variant for `isa`, which must run on this processor.
+const Loops& LoopsFor(Isa isa);
+
+}  // namespace thinmaps

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "team.h"
+
+namespace thinmaps {
+namespace {
+
+// Waits until `value` is no longer `old`: briefly awake, because steps are short, then asleep.
+void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
+  constexpr int32_t kSpins = 4000;
+  for (int32_t spin = 0; spin < kSpins; ++spin) {
+    if (value.load(std::memory_order_acquire) != old) return;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
+}  // namespace
+
+Team::Team(int32_t threads) : threads_(threads) {
+  for (int32_t index = 1; index < threads; ++index) {
+    helpers_.emplace_back([this, index] { Serve(index); });
+  }
+}
+
+Team::~Team() {
+  stops_ = true;
+  ++job_;
+  job_.notify_all();
+  for (std::thread& helper : helpers_) helper.join();
+}
+
+void Team::Run(Work work, void* context) {
+  if (threads_ == 1) return work(context, {0, 1});
+  work_ = work;
+  context_ = context;
+  job_.fetch_add(1, std::memory_order_release);
+  job_.notify_all();
+  work(context, {0, threads_});
+  Wait();
+}
+
+void Team::Wait() {
+  if (threads_ == 1) return;
+  const int32_t generation = generation_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+  } else {
+    WaitWhile(generation_, generation);
+  }
+}
+
+void Team::Serve(int32_t index) {
+  for (int32_t done = 0;; ++done) {
+    WaitWhile(job_, done);
+    if (stops_) return;
+    work_(context_, {index, threads_});
+    Wait();
+  }
+}
+
+}  // namespace thinmaps

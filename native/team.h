@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// A few threads that wait for work: made once, so that running starts none.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "kernel.h"
+
+namespace thinmaps {
+
+class Team {
+ public:
+  using Work = void (*)(void* context, Part part);
+
+  explicit Team(int32_t threads);  // the caller is one of them
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int32_t threads() const { return threads_; }
+
+  // Calls work(context, part) once per thread, here too; returns when all have.
+  void Run(Work work, void* context);
+
+  // Every thread of a running work waits here for the others.
+  void Wait();
+
+ private:
+  void Serve(int32_t index);
+
+  int32_t threads_;
+  Work work_ = nullptr;
+  void* context_ = nullptr;
+  std::atomic<int32_t> arrived_{0};
+  std::atomic<int32_t> generation_{0};
+  std::atomic<int32_t> job_{0};
+  std::atomic<bool> stops_{false};
+  std::vector<std::thread> helpers_;
+};
+
+}  // namespace thinmaps
