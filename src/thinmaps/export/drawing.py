@@ -46,8 +46,12 @@ class Drawing:
     def constant(self, value: NDArray[Any] | np.generic, hint: str) -> str:
         """An initialiser."""
         name = self.fresh(hint)
-        self.initialisers.append(numpy_helper.from_array(np.asarray(value), name))
+        self.name_constant(np.asarray(value), name)
         return name
+
+    def name_constant(self, value: NDArray[Any], name: str) -> None:
+        """An initialiser whose name is given already."""
+        self.initialisers.append(numpy_helper.from_array(value, name))
 
     def add(
         self,

@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from thinmaps.codecs.base import Codec
 from thinmaps.export.codec_functions import draw_codec
 from thinmaps.export.drawing import Drawing
 from thinmaps.export.operators import draw_node
+from thinmaps.export.tail import draw_tail
 from thinmaps.file import Model, write_atomically
 from thinmaps.graph.float_network import Tail
 from thinmaps.graph.network import Network, Node
@@ -54,13 +56,10 @@ def to_onnx(
     for node in network.nodes:
         draw_node(drawing, network, node)
         if node.output in network.outputs:
-            drawing.place("Identity", [drawing.reals_of(node.output)], [node.output])
+            _draw_output(drawing, node.output, tail)
         if codecs and node.output in codecs:
             draw_codec(drawing, node.output, codecs[node.output])
-    for name, constant in tail.constants.items():
-        drawing.initialisers.append(numpy_helper.from_array(constant, name))
-    for tail_node in tail.nodes:
-        drawing.place(tail_node.op_type, tail_node.inputs, tail_node.outputs, tail_node.attributes)
+    draw_tail(drawing, tail)
     inputs = [_float_input(network, name) for name in network.inputs]
     return drawing.model(inputs, tail.outputs)
 
@@ -86,6 +85,18 @@ def node_to_onnx(network: Network, node: Node) -> onnx.ModelProto:
     made = drawing.reals_of(node.output) if head else drawing.bytes_of(node.output)
     drawing.place("Identity", [made], [node.output])
     return drawing.model(inputs, [node.output])
+
+
+def _draw_output(drawing: Drawing, name: str, tail: Tail) -> None:
+    """A last map's real values under its own name, in the shape that the tail reads."""
+    spec, real = drawing.maps[name], drawing.reals_of(name)
+    shape = (1, spec.channels, spec.height, spec.width)
+    needed = tuple(tail.input_shapes.get(name, shape))
+    if needed == shape:
+        drawing.place("Identity", [real], [name])
+    else:
+        sizes = drawing.constant(np.array(needed, np.int64), f"{name}/shape")
+        drawing.place("Reshape", [real, sizes], [name])
 
 
 def _reserved(network: Network, tail: Tail) -> set[str]:

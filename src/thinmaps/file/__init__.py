@@ -10,6 +10,7 @@ gives the same bytes.
 from __future__ import annotations
 
 import json
+import math
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from thinmaps.errors import BadFile, ThinmapsError
 from thinmaps.file.atomic import check_writable, write_atomically
 from thinmaps.file.container import MAX_FILE_BYTES, pack, parse_json, unpack
 from thinmaps.file.document import read, write
-from thinmaps.graph.float_network import Tail
+from thinmaps.graph.float_network import Tail, TailNode
 from thinmaps.graph.network import Network
 from thinmaps.graph.rules import check_operators
+from thinmaps.graph.tail import OPERATORS as TAIL_OPERATORS
+from thinmaps.graph.tail import evaluate
 from thinmaps.plan.lower import lower
 from thinmaps.plan.plan import Buffer, Place, Plan, Step
 from thinmaps.plan.verify import verify
@@ -35,6 +38,7 @@ from thinmaps.types import Preprocessing
 __all__ = ["Model", "Provenance", "check_writable", "load", "save", "write_atomically"]
 
 FORMAT = 1
+MAX_TAIL_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -184,18 +188,41 @@ def _check_codecs(document: _Document) -> None:
 
 
 def _check_tail(document: _Document) -> None:
-    """Each value of the tail is made before it is read."""
-    tail = document.tail
-    known = {*document.source.outputs, *tail.constants, ""}
+    """The tail is run once on zeros: each value is made before it is read, and every shape fits."""
+    tail, maps = document.tail, document.source.maps
     for name, constant in tail.constants.items():
         if constant.dtype not in (np.float32, np.int64):
             raise BadFile(f"the tail's constant {name!r} is float32 or int64, got {constant.dtype}")
+    if set(tail.input_shapes) != set(document.source.outputs):
+        raise BadFile("the tail does not read exactly the network's outputs")
+    for name, shape in tail.input_shapes.items():
+        if math.prod(shape) != math.prod(maps[name].shape) or min(shape, default=1) < 1:
+            raise BadFile(f"the tail reads {name!r} as {shape}, the map has {maps[name].shape}")
+    values: dict[str, NDArray[Any]] = {
+        name: np.zeros(shape, np.float32) for name, shape in tail.input_shapes.items()
+    }
+    values.update(tail.constants)
     for node in tail.nodes:
-        if unknown := [name for name in node.inputs if name not in known]:
-            raise BadFile(f"the tail's {node.op_type} reads {unknown[0]!r}, made by nothing yet")
-        known.update(node.outputs)
-    if unknown := [name for name in tail.outputs if name not in known]:
+        values.update(_try_tail_node(node, values))
+    if unknown := [name for name in tail.outputs if name not in values]:
         raise BadFile(f"the tail's output {unknown[0]!r} is made by nothing")
+
+
+def _try_tail_node(node: TailNode, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What one node makes of `values`."""
+    if node.op_type not in TAIL_OPERATORS:
+        raise BadFile(f"the tail's operator {node.op_type!r} is unknown")
+    if unknown := [name for name in node.inputs if name not in values]:
+        raise BadFile(f"the tail's {node.op_type} reads {unknown[0]!r}, made by nothing yet")
+    inputs = {name: values[name] for name in node.inputs}
+    try:
+        with np.errstate(all="ignore"):
+            made = evaluate(Tail((node,), inputs, node.outputs), {})
+    except Exception as error:  # NumPy has many, and all mean that the file's numbers do not fit
+        raise BadFile(f"the tail's {node.op_type} does not fit its inputs: {error}") from None
+    if sum(array.size for array in made.values()) > MAX_TAIL_ELEMENTS:
+        raise BadFile(f"the tail's {node.op_type} makes more than {MAX_TAIL_ELEMENTS} elements")
+    return made
 
 
 def _document(model: Model) -> _Document:
