@@ -202,3 +202,24 @@ def equal_pixels(scores: NDArray[Any], float_scores: NDArray[Any]) -> float:
             f"float network, {float_scores.shape}"
         )
     return float(np.mean(scores.argmax(axis=1) == float_scores.argmax(axis=1)))
+
+
+def agreement(scores: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share (0..1) in which two answers say the same, whatever kind of answer they are.
+
+    Class scores: 1 where the best class is the same, else 0. Score maps `(1, c, h, w)`: pixels of
+    the same strongest class. Pictures (1 or 3 channels) and all else: elements that differ by at
+    most 1 % of the reference's range.
+
+    Raises:
+        BadData: the two have different shapes.
+    """
+    if scores.shape != reference.shape:
+        raise BadData(
+            f"the float network answers with {reference.shape}, this one with {scores.shape}"
+        )
+    if scores.size == max(scores.shape):
+        return float(best(scores)[0] == best(reference)[0])
+    if scores.ndim == 4 and scores.shape[1] not in (1, 3):
+        return equal_pixels(scores, reference)
+    return float(np.mean(np.abs(scores - reference) <= 0.01 * np.ptp(reference)))

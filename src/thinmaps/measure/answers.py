@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,29 @@ from numpy.typing import NDArray
 from thinmaps.file import Model
 from thinmaps.graph.tail import evaluate as evaluate_tail
 from thinmaps.measure.accuracy import Answer
+from thinmaps.quant import dequantise
 from thinmaps.run.engine import Engine
+
+Array = NDArray[Any]
 
 
 def thin_answer(model: Model, threads: int = 1) -> Answer:
     """The engine with the tail behind it, for a network of one input."""
     engine = Engine(model.plan, threads=threads)
 
-    def answer(picture: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        return list(evaluate_tail(model.tail, engine.maps(picture)).values())
+    def answer(picture: NDArray[np.uint8]) -> list[Array]:
+        return list(final_outputs(model, engine.maps(picture)).values())
 
     return answer
+
+
+def final_outputs(model: Model, maps: Mapping[str, Array]) -> dict[str, Array]:
+    """The model file's outputs from the network's last maps, as the engine leaves them."""
+    specs = model.plan.source.maps
+    real = {
+        name: values
+        if values.dtype == np.float32
+        else dequantise(values, specs[name].scale, specs[name].zero_point)
+        for name, values in maps.items()
+    }
+    return evaluate_tail(model.tail, real) if model.tail.outputs else real

@@ -18,6 +18,7 @@ from thinmaps.errors import BadModel, MissingExtra
 from thinmaps.types import Preprocessing
 
 try:
+    import onnx
     import onnxruntime
 
     from thinmaps.calibrate.float_maps import real_values
@@ -35,12 +36,12 @@ class FloatModel:
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | onnx.ModelProto,
         preprocessing: Preprocessing,
         size: tuple[int, int],
         threads: int = 1,
     ) -> None:
-        """Open `path` for pictures of `size` (height, width).
+        """Open a file or a loaded model for pictures of `size` (height, width).
 
         Raises:
             BadModel: no such file, or ONNX Runtime refuses it.
@@ -50,14 +51,15 @@ class FloatModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         self._preprocessing = preprocessing
-        source = _at_size(path, size)
+        opened = _at_size(source, size)
         try:
             self._session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
+                opened, options, providers=["CPUExecutionProvider"]
             )
         except Exception as reason:  # ONNX Runtime's errors share no base but Exception
             first_line = str(reason).splitlines()[0]
-            raise BadModel(f"the float network {str(path)!r} cannot be run: {first_line}") from None
+            name = "" if isinstance(source, onnx.ModelProto) else f" {str(source)!r}"
+            raise BadModel(f"the float network{name} cannot be run: {first_line}") from None
         self._input: str = self._session.get_inputs()[0].name
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -73,12 +75,12 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _at_size(path: str | Path, size: tuple[int, int]) -> bytes | str:
-    """The file, or its bytes with another input size where its own is static and differs."""
-    model = read_model(path)
+def _at_size(source: str | Path | onnx.ModelProto, size: tuple[int, int]) -> bytes | str:
+    """The file, or a model's bytes; brought to `size` where its own is static and differs."""
+    model = source if isinstance(source, onnx.ModelProto) else read_model(source)
     initialised = {tensor.name for tensor in model.graph.initializer}
     entry = next(i for i in model.graph.input if i.name not in initialised)
     sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim[2:]]
-    if all(side in (0, want) for side, want in zip(sides, size, strict=False)):
-        return str(path)
-    return bytes(clean(model, size)[0].SerializeToString())
+    if any(side not in (0, want) for side, want in zip(sides, size, strict=False)):
+        return bytes(clean(model, size)[0].SerializeToString())
+    return bytes(model.SerializeToString()) if source is model else str(source)
