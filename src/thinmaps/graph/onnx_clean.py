@@ -4,8 +4,9 @@
 One walk over the nodes in execution order does it all: a node whose inputs are constants is
 computed by ONNX's reference evaluator, `Shape` of a known shape is a constant, and any other node
 gets its output types from ONNX's own shape inference, one node at a time, so that a size that does
-not fit is reported with the node's name. Quantisation nodes are never folded: `onnx_qdq` reads
-them. Value names never change, so ranges collected on the clean model are found by name.
+not fit is reported with the node's name. DequantizeLinear is never folded: `onnx_qdq` reads the
+stored integers from it. Value names never change, so ranges collected on the clean model are found
+by name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from onnx.reference import ReferenceEvaluator
 from thinmaps.errors import BadModel
 from thinmaps.graph.onnx_graph import default_opset, static_shape
 
-QUANTISATION = ("QuantizeLinear", "DequantizeLinear")
 DEFAULT_SIZE = (224, 224)
 _POOLS_CORRECTED = 22  # version of the standard operators
 # Operators in whose constants an infinity means "no bound"; anywhere else it is damage.
@@ -76,7 +76,7 @@ class _Walk:
             self.types.update(self._infer(node))
 
     def _folds(self, node: onnx.NodeProto) -> bool:
-        if node.domain not in ("", "ai.onnx") or node.op_type in QUANTISATION:
+        if node.domain not in ("", "ai.onnx") or node.op_type == "DequantizeLinear":
             return False
         feeds: dict[str, NDArray[Any]] | None
         if node.op_type in ("Shape", "Size") and node.input[0] in self.types:

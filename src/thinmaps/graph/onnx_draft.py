@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
-from thinmaps.graph.float_network import FloatNode, FloatOperator
+from thinmaps.graph.float_network import FloatNode, FloatOperator, MapQuantisation
 from thinmaps.graph.onnx_graph import OnnxGraph, Op, Refusal, Shape
 
 MapShape: TypeAlias = tuple[int, int, int]  # height, width, channels
@@ -31,12 +31,20 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredWeights:
-    """Weights as a QDQ file stores them: `value = scale * integers`, scale along `axis`."""
+class Stored:
+    """A constant as a QDQ file stores it, zero point taken off: `value = scale * integers`."""
 
-    integers: NDArray[np.int8]
-    scale: NDArray[np.float32]  # (1,) or one per element of `axis`
-    axis: int
+    integers: NDArray[np.int64]
+    scale: NDArray[np.float32]  # (1,), or one per element of `axis`
+    axis: int | None
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Dequantised, in float32 as `DequantizeLinear` does."""
+        along = [1] * self.integers.ndim
+        if self.axis is not None:
+            along[self.axis] = -1
+        return self.integers.astype(np.float32) * self.scale.reshape(along)
 
 
 @dataclass
@@ -44,8 +52,8 @@ class Draft:
     """Nodes made so far, in execution order, and what every ONNX value is."""
 
     graph: OnnxGraph
-    stored: Mapping[str, StoredWeights] = field(default_factory=dict)  # by ONNX value name
-    stored_bias: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    stored: Mapping[str, Stored] = field(default_factory=dict)  # QDQ constants, by value name
+    quantisation: dict[str, MapQuantisation] = field(default_factory=dict)  # by map name
     views: dict[str, View] = field(default_factory=dict)
     shapes: dict[str, MapShape] = field(default_factory=dict)  # by map name
     nodes: list[FloatNode] = field(default_factory=list)

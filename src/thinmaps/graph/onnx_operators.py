@@ -17,7 +17,7 @@ from thinmaps.errors import BadModel
 from thinmaps.graph.float_network import FloatAveragePool, FloatConv, FloatMean
 from thinmaps.graph.onnx_draft import Draft, MapShape
 from thinmaps.graph.onnx_graph import Op, Refusal
-from thinmaps.graph.onnx_weights import Weights, bias_of, weights_of
+from thinmaps.graph.onnx_weights import Weights, bias_of, integer_bias_of, weights_of
 from thinmaps.graph.operators import MaxPool, Window
 
 Convert: TypeAlias = Callable[[Op, Draft], None]
@@ -84,7 +84,7 @@ def _layer(op: Op, draft: Draft, window: Window, groups: int, weights: Weights) 
         transposed=op.op_type == "ConvTranspose",
         integer_weights=weights.integers,
         weight_scale=weights.scale,
-        integer_bias=draft.stored_bias.get(op.inputs[2]) if len(op.inputs) > 2 else None,
+        integer_bias=integer_bias_of(op, draft, 2, draft.view(op).map, weights),
     )
 
 

@@ -26,6 +26,7 @@ from thinmaps.graph.onnx_clean import clean
 from thinmaps.graph.onnx_draft import Draft
 from thinmaps.graph.onnx_fuse import fuse
 from thinmaps.graph.onnx_graph import parse
+from thinmaps.graph.onnx_qdq import complete, unpack_constants
 from thinmaps.graph.onnx_split import convert, last_maps, without_trailing
 
 
@@ -77,13 +78,14 @@ def normalise(
 ) -> tuple[FloatNetwork, onnx.ModelProto]:
     """The network and a clean float model in which every map is a value of the same name.
 
-    The model has static shapes and no quantisation nodes; to collect ranges, add map names as its
-    outputs and run it.
+    The model has static shapes; to collect ranges of a float network, add map names as its outputs
+    and run it. (A QDQ network brings its ranges.)
     """
     if size is not None and min(size) < 1:
         raise BadArgument(f"a size needs a height and a width of at least 1, got {size}")
     cleaned, notes = clean(model, size)
-    draft = Draft(parse(cleaned))
+    graph, stored = unpack_constants(parse(cleaned))
+    draft = Draft(graph, stored)
     network = _assemble(draft, notes)
     return network, cleaned
 
@@ -93,20 +95,25 @@ def _assemble(draft: Draft, notes: tuple[str, ...]) -> FloatNetwork:
         draft.add_input(name)
     behind = convert(draft)
     kept = {draft.views[name].map for name in behind.reads if name in draft.views}
-    nodes = fuse(draft.nodes, draft.shapes, kept)
+    nodes = fuse(draft.nodes, draft.shapes, kept | draft.quantisation.keys())
     nodes = without_trailing(nodes, draft)
     tail, outputs = last_maps(nodes, draft)
     nodes = _alive(nodes, outputs)
     if not any(isinstance(node.operator, FloatConv) for node in nodes):
         raise BadModel("the network has no convolution or fully connected layer in front")
     used = {name for node in nodes for name in (*node.inputs, node.output)}
+    inputs = tuple(name for name in draft.graph.inputs if name in used)
+    heads = _heads(nodes, outputs, draft)
+    quantised = bool(draft.quantisation)
     return FloatNetwork(
         nodes=tuple(nodes),
         shapes={name: shape for name, shape in draft.shapes.items() if name in used},
-        inputs=tuple(name for name in draft.graph.inputs if name in used),
+        inputs=inputs,
         outputs=outputs,
-        float_outputs=_heads(nodes, outputs, draft),
+        float_outputs=heads,
         tail=tail,
+        quantisation=complete(nodes, draft, inputs, heads) if quantised else None,
+        kind="qdq" if quantised else "float",
         notes=notes,
     )
 
@@ -123,13 +130,17 @@ def _alive(nodes: list[FloatNode], outputs: tuple[str, ...]) -> list[FloatNode]:
 
 
 def _heads(nodes: list[FloatNode], outputs: tuple[str, ...], draft: Draft) -> frozenset[str]:
-    """Outputs that come as float32 straight from int32 sums."""
+    """Outputs that come as float32 straight from int32 sums.
+
+    In a QDQ file these are the last layers that nothing quantises, of any size.
+    """
     read = {name for node in nodes for name in node.inputs}
     return frozenset(
         node.output
         for node in nodes
         if node.output in set(outputs) - read
         and isinstance(node.operator, FloatConv | FloatMean)
-        and draft.shapes[node.output][:2] == (1, 1)
+        and (draft.shapes[node.output][:2] == (1, 1) or draft.quantisation)
+        and node.output not in draft.quantisation
         and (node.low, node.high) == (float("-inf"), float("inf"))
     )

@@ -30,10 +30,11 @@ from thinmaps.graph.onnx_graph import Op, Refusal
 from thinmaps.graph.onnx_layout import LAYOUT
 from thinmaps.graph.onnx_operators import WINDOWED, Convert
 from thinmaps.graph.onnx_pointwise import POINTWISE
+from thinmaps.graph.onnx_qdq import QUANTISING
 from thinmaps.graph.onnx_tail import tail_node
 from thinmaps.graph.operators import Slice
 
-CONVERSIONS: Mapping[str, Convert] = {**WINDOWED, **POINTWISE, **LAYOUT}
+CONVERSIONS: Mapping[str, Convert] = {**WINDOWED, **POINTWISE, **LAYOUT, **QUANTISING}
 
 
 @dataclass
@@ -130,7 +131,12 @@ def without_trailing(nodes: list[FloatNode], draft: Draft) -> list[FloatNode]:
 
 
 def _may_trail(node: FloatNode, draft: Draft) -> bool:
-    """Whether a node is cheap in float and its ONNX nodes all have a place in the tail."""
+    """Whether a node is cheap in float and its ONNX nodes all have a place in the tail.
+
+    A quantised map stays: the file says how its values are rounded.
+    """
+    if node.output in draft.quantisation:
+        return False
     height, width, _ = draft.shapes[node.output]
     cheap = isinstance(node.operator, ScalarFunction | Slice | FloatConcat)
     if not cheap and not (isinstance(node.operator, FloatAdd | FloatMul) and height * width == 1):

@@ -16,6 +16,7 @@ from onnx import helper
 from thinmaps.graph.float_network import TailNode
 from thinmaps.graph.onnx_draft import Draft
 from thinmaps.graph.onnx_graph import Op, Refusal
+from thinmaps.graph.onnx_qdq import map_quantisation
 
 Attributes: TypeAlias = dict[str, Any]
 _LAST = 2**31 - 1  # ONNX writes "to the end" as any huge number; this one survives JSON
@@ -149,6 +150,12 @@ def _hard_sigmoid(op: Op, draft: Draft) -> Attributes:
     return {"alpha": float(alpha), "beta": float(beta)}
 
 
+def _quantisation(op: Op, draft: Draft) -> Attributes:
+    """As of uint8: an int8 zero point is rebased, which changes no value."""
+    found = map_quantisation(op, draft)
+    return {"scale": found.scale, "zero_point": found.zero_point}
+
+
 def _output_shape(op: Op, draft: Draft) -> Attributes:
     return {"shape": draft.output_shape(op)}
 
@@ -176,12 +183,14 @@ _FORMS: dict[str, tuple[int, Callable[[Op, Draft], Attributes]]] = {
     "BatchNormalization": (5, _number("epsilon", 1e-5)),
     "Cast": (1, _cast),
     "Clip": (1, _clip),
+    "DequantizeLinear": (1, _quantisation),
     "Concat": (_ALL, _on_axis),
     "Expand": (1, _output_shape),
     "Gather": (2, _on_axis),
     "Gemm": (3, _gemm),
     "HardSigmoid": (1, _hard_sigmoid),
     "LeakyRelu": (1, _number("alpha", 0.01)),
+    "QuantizeLinear": (1, _quantisation),
     "Slice": (1, _slice),
     "Split": (1, _split),
     "TopK": (1, _top_k),

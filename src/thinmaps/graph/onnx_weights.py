@@ -48,14 +48,20 @@ def weights_of(op: Op, draft: Draft, index: int) -> Weights:
     if stored is None:
         return Weights(values)
     output_axis = _output_axis(op, values.ndim)
-    if stored.scale.size > 1 and stored.axis % values.ndim != output_axis:
+    if stored.axis is not None and stored.axis % values.ndim != output_axis:
         raise Refusal(
             f"its weights are quantised along axis {stored.axis}, one scale per output channel "
             f"(axis {output_axis}) is needed"
         )
+    low, high = int(stored.integers.min()), int(stored.integers.max())
+    if low < -128 or high > 127:
+        raise Refusal(
+            f"its weights reach {low}..{high} around their zero point, int8 (-128..127) is needed; "
+            f"quantise weights to int8"
+        )
     channels = values.shape[output_axis] * _output_groups(op)
     scale = np.resize(np.asarray(stored.scale, np.float32), channels)
-    return Weights(values, stored.integers, scale)
+    return Weights(values, stored.integers.astype(np.int8), scale)
 
 
 def _output_axis(op: Op, rank: int) -> int:
@@ -82,3 +88,21 @@ def bias_of(op: Op, draft: Draft, index: int, channels: int) -> FloatArray:
     if flat.size not in (1, channels):
         raise BadModel(f"{op} has {flat.size} bias values for {channels} output channels")
     return np.array(np.broadcast_to(flat, channels), np.float32)
+
+
+def integer_bias_of(
+    op: Op, draft: Draft, index: int, source: str, weights: Weights
+) -> NDArray[np.int32] | None:
+    """The stored int32 bias, where its scale is the input's times the weights' (as it should be).
+
+    Otherwise None: the float bias is then quantised at that scale like any other.
+    """
+    name = op.inputs[index] if index < len(op.inputs) else ""
+    stored, known = draft.stored.get(name), draft.quantisation.get(source)
+    beta = op.attributes.get("beta", 1.0) if op.op_type == "Gemm" else 1.0
+    if stored is None or known is None or weights.scale is None or beta != 1:
+        return None
+    due = np.float32(known.scale) * weights.scale
+    if not np.allclose(stored.scale, due, rtol=1e-5, atol=0):
+        return None
+    return np.array(np.broadcast_to(stored.integers.ravel(), due.shape), np.int32)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from thinmaps.errors import BadShape
 from thinmaps.graph.float_network import Tail, TailNode
+from thinmaps.quant import dequantise, quantise
 
 Array: TypeAlias = NDArray[Any]
 Evaluate: TypeAlias = Callable[..., "Array | tuple[Array, ...]"]
@@ -149,6 +150,7 @@ OPERATORS: dict[str, Evaluate] = {
     "Ceil": np.ceil,
     "Clip": _clip,
     "Concat": lambda *arrays, axis: np.concatenate(arrays, axis=axis),
+    "DequantizeLinear": dequantise,
     "Div": np.divide,
     "Exp": np.exp,
     "Expand": lambda x, shape: np.broadcast_to(x, shape),
@@ -168,6 +170,7 @@ OPERATORS: dict[str, Evaluate] = {
     "Neg": np.negative,
     "PRelu": lambda x, slope: np.where(x < 0, x * slope, x),
     "Pow": lambda x, power: np.power(x, power).astype(x.dtype),
+    "QuantizeLinear": quantise,
     "Reciprocal": np.reciprocal,
     "ReduceL2": _reduction(lambda x, **how: np.sqrt(np.square(x).sum(**how))),
     "ReduceMax": _reduction(np.max),
