@@ -308,21 +308,25 @@ def test_a_lossy_codec_without_standard_operators_is_refused(monkeypatch) -> Non
         to_onnx(chain(3), {"conv_1:0": codec})
 
 
-def test_the_tail_gives_the_original_names() -> None:
+def test_the_tail_gives_the_original_names_and_shapes() -> None:
     network = chain(3)
     head = network.outputs[0]
     nodes = (
-        TailNode("Flatten", (head,), ("flat",), {"axis": 1}),
-        TailNode("Add", ("flat", "shift"), ("shifted",)),
-        TailNode("Softmax", ("shifted",), ("probabilities",), {"axis": -1}),
+        TailNode("Add", (head, "shift"), ("shifted",)),
+        TailNode("Softmax", ("shifted",), ("probabilities",), {"axes": (1,)}),
     )
-    tail = Tail(nodes, {"shift": np.float32([1, 2, 3, 4, 5, 6, 7])}, ("probabilities", head))
+    tail = Tail(
+        nodes,
+        {"shift": np.float32([1, 2, 3, 4, 5, 6, 7])},
+        ("probabilities", head),
+        {head: (1, 7)},
+    )
     model = to_onnx(network, tail=tail)
     assert [value.name for value in model.graph.output] == ["probabilities", head]
     probabilities, logits = run_there(network, model, inputs_of(network, 3))
-    shifted = np.exp(logits.ravel() + np.float32([1, 2, 3, 4, 5, 6, 7]))
+    shifted = np.exp(logits + np.float32([1, 2, 3, 4, 5, 6, 7]))
     # float32 exponentials of seven classes: 1e-6 is four units in the last place.
-    np.testing.assert_allclose(probabilities, [shifted / shifted.sum()], rtol=1e-6, strict=True)
+    np.testing.assert_allclose(probabilities, shifted / shifted.sum(), rtol=1e-6, strict=True)
 
 
 def test_names_of_the_original_file_never_meet_ours() -> None:
