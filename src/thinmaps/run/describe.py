@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan, told to the native core in plain numbers.
+
+`describe(plan)` names every map, buffer, node and step to a `_core.Builder`. The core checks all of
+it again when it builds the model, so that a plan from a hostile file cannot make it touch memory
+that is not its own. `integers` follow the order that the kernel of the operator reads (its comment
+in native/ says so); tensors are the operator's own. Costs one copy of the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from thinmaps import _core
+from thinmaps.codecs.base import Codec
+from thinmaps.codecs.native import check_native
+from thinmaps.errors import PlanImpossible
+from thinmaps.graph import operators as op
+from thinmaps.graph.network import Node
+from thinmaps.plan.plan import Plan
+from thinmaps.run.interpret import LENGTH_PREFIX_BYTES
+from thinmaps.types import MapSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Constants:
+    """What a node's kernel is built from, besides its maps."""
+
+    integers: ArrayLike = ()
+    weights: ArrayLike = ()
+    bias: ArrayLike = ()
+    multiplier: ArrayLike = ()
+    table: ArrayLike = ()
+    codec_id: str = ""
+
+
+def describe(plan: Plan) -> _core.Builder:
+    """A builder that knows everything about `plan`."""
+    builder = _core.Builder(plan.arena_bytes)
+    for buffer in plan.buffers:
+        builder.buffer(buffer.offset, buffer.slot_bytes, buffer.slots)
+    network = plan.network
+    index = {name: i for i, name in enumerate(network.maps)}
+    for name, spec in network.maps.items():
+        place = plan.places.get(name)
+        builder.map(
+            name,
+            spec.shape,
+            spec.scale,
+            spec.zero_point,
+            spec.dtype == "float32",
+            place and (place.buffer, place.channel, place.pixel_bytes, place.unit_rows),
+        )
+    for node in network.nodes:
+        inputs = [index[name] for name in node.inputs]
+        _describe_node(builder, plan, node, inputs, index[node.output])
+    for step in plan.steps:
+        builder.step(step.node, step.first, step.rows)
+    return builder
+
+
+def _describe_node(
+    builder: _core.Builder, plan: Plan, node: Node, inputs: list[int], output: int
+) -> None:
+    if isinstance(node.operator, op.Encode):
+        constants = _codec_constants(plan.codecs, plan.network.maps, node.inputs[0])
+    elif isinstance(node.operator, op.Decode):
+        source = plan.network.producer[node.inputs[0]].inputs[0]
+        constants = _codec_constants(plan.codecs, plan.network.maps, source)
+    else:
+        constants = _constants(node.operator)
+    builder.node(
+        node.name,
+        node.operator.id,
+        inputs,
+        output,
+        plan.states.get(node.name, -1),
+        _flat(constants.integers, np.int32),
+        _flat(constants.weights, np.int8),
+        _flat(constants.bias, np.int32),
+        _flat(constants.multiplier, np.float32),
+        _flat(constants.table, np.uint8),
+        constants.codec_id,
+    )
+
+
+def _flat(values: ArrayLike, dtype: Any) -> NDArray[Any]:
+    """One row of `dtype`; a value that it cannot hold is refused, never wrapped."""
+    given = np.asarray(values).reshape(-1)
+    flat = np.ascontiguousarray(given, dtype)
+    if np.issubdtype(dtype, np.integer) and not np.array_equal(flat, given):
+        raise PlanImpossible(f"the engine needs constants that fit {np.dtype(dtype)}")
+    return flat
+
+
+def _codec_constants(
+    codecs: Mapping[str, Codec], maps: Mapping[str, MapSpec], name: str
+) -> Constants:
+    codec, spec = codecs[name], maps[name]
+    check_native(codec)
+    if codec.encode_halo_rows or codec.decode_halo_units:
+        raise PlanImpossible(
+            f"the engine runs codecs without a halo; {codec.id} on map {name!r} has one"
+        )
+    full = min(codec.unit_rows, spec.height)
+    last = codec.rows_of_unit(spec, codec.unit_count(spec) - 1)
+    own = np.asarray(codec.native_integers(spec), np.int64).reshape(-1)
+    sizes = [
+        LENGTH_PREFIX_BYTES if codec.rate == "variable" else 0,
+        codec.unit_rows,
+        codec.unit_bytes(spec, full),
+        codec.unit_bytes(spec, last),
+    ]
+    return Constants(
+        integers=np.concatenate([np.asarray(sizes, np.int64), own]),
+        table=np.asarray(codec.native_tables(spec)),
+        codec_id=codec.id,
+    )
+
+
+def _window(window: op.Window) -> list[int]:
+    return [*window.kernel, *window.stride, *window.dilation, *window.pads]
+
+
+@singledispatch
+def _constants(operator: op.Operator) -> Constants:
+    """The constants of an operator; those that have none need no entry."""
+    del operator
+    return Constants()
+
+
+@_constants.register
+def _(o: op.Picture) -> Constants:
+    return Constants(integers=np.array(o.source), table=o.table)
+
+
+@_constants.register(op.Conv)
+@_constants.register(op.ConvTranspose)
+def _(o: op.Conv | op.ConvTranspose) -> Constants:
+    integers = np.array([*_window(o.window), o.groups, o.low, o.high])
+    return Constants(integers, o.weights, o.bias, o.multiplier)
+
+
+@_constants.register
+def _(o: op.MaxPool) -> Constants:
+    return Constants(integers=np.array(_window(o.window)))
+
+
+@_constants.register
+def _(o: op.AveragePool) -> Constants:
+    integers = np.array([*_window(o.window), int(o.count_include_pad)])
+    return Constants(integers=integers, multiplier=o.multiplier)
+
+
+@_constants.register
+def _(o: op.Mean) -> Constants:
+    return Constants(multiplier=o.multiplier)
+
+
+@_constants.register
+def _(o: op.Add) -> Constants:
+    return Constants(integers=np.array([o.low, o.high]), multiplier=o.ratio)
+
+
+@_constants.register
+def _(o: op.Mul) -> Constants:
+    return Constants(integers=np.array([o.low, o.high]), multiplier=o.multiplier)
+
+
+@_constants.register(op.Lookup)
+@_constants.register(op.Concat)
+def _(o: op.Lookup | op.Concat) -> Constants:
+    return Constants(table=o.table)
+
+
+@_constants.register
+def _(o: op.Slice) -> Constants:
+    return Constants(integers=np.array([o.row, o.row_step, o.column, o.column_step, o.channel]))
+
+
+@_constants.register
+def _(o: op.Pad) -> Constants:
+    return Constants(integers=np.array([o.top, o.left, o.channel, o.value]))
+
+
+@_constants.register
+def _(o: op.Resize) -> Constants:
+    parts = (o.rows, o.row_weight, o.columns, o.column_weight)
+    return Constants(integers=np.concatenate([part.reshape(-1) for part in parts]))
+
+
+@_constants.register
+def _(o: op.DepthToSpace) -> Constants:
+    return Constants(integers=np.array([o.block, int(o.mode == "DCR")]))
