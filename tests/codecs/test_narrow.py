@@ -70,7 +70,7 @@ def test_codes_that_an_encoder_writes_decode_to_distinct_bytes(bits, zero_point)
     steps, zero_codes = (np.array(side) for side in zip(*pairs, strict=True))
     codec = Narrow(bits=bits, step=steps.astype(np.int32), zero_code=zero_codes.astype(np.uint8))
     spec = MapSpec(1, 1, steps.size, 1.0, zero_point)
-    low, high = codec.native_integers(spec)[1:].reshape(6, -1)[4:]
+    low, high = codec.native_integers(spec)[1:].reshape(6, -1)[4:, : spec.channels]
     for code in range(largest):
         both = (code >= low) & (code + 1 <= high)
         pair = [

@@ -19,9 +19,12 @@ namespace {
 constexpr int kFractionBits = 15;
 constexpr size_t kBlock = 256;  // codes between the two halves of the work; a multiple of 8
 
-// Narrow.native_integers, by channel.
+// Narrow.native_integers: one value per channel, the channels repeated `length / channels` times so
+// that a loop over a block may run through many pixels of few channels.
 struct Tables {
   size_t bits = 0;
+  size_t channels = 0;
+  size_t length = 0;
   int32_t largest_code = 0;
   const int32_t* scale = nullptr;
   const int32_t* encode_offset = nullptr;
@@ -32,8 +35,11 @@ struct Tables {
 };
 
 bool ReadTables(const CodecSpec& spec, Tables* tables) {
-  const auto channels = static_cast<size_t>(spec.channels);
-  if (spec.integers.size() != 1 + 6 * channels) return false;
+  const size_t values = spec.integers.size() - std::min<size_t>(1, spec.integers.size());
+  tables->channels = static_cast<size_t>(spec.channels);
+  tables->length = values / 6;
+  if (tables->channels == 0 || values == 0 || values % 6 != 0) return false;
+  if (tables->length % tables->channels != 0) return false;
   if (spec.integers[0] < 1 || spec.integers[0] > 7) return false;
   tables->bits = static_cast<size_t>(spec.integers[0]);
   tables->largest_code = (1 << tables->bits) - 1;
@@ -41,7 +47,7 @@ bool ReadTables(const CodecSpec& spec, Tables* tables) {
   for (const int32_t** table : {&tables->scale, &tables->encode_offset, &tables->step,
                                 &tables->decode_offset, &tables->low_code, &tables->high_code}) {
     *table = row;
-    row += channels;
+    row += tables->length;
   }
   return true;
 }
@@ -128,51 +134,56 @@ bool Restore(const uint8_t* codes, const Tables& tables, size_t channel, size_t 
 }
 
 // `packed` has the row's ceil(width * channels * bits / 8) bytes, all of which are written.
-void EncodeRow(const CodecSpec& spec, const Tables& tables, const uint8_t* row,
-               ptrdiff_t pixel_bytes, std::span<uint8_t> packed) {
-  const auto channels = static_cast<size_t>(spec.channels);
+void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row,
+               std::span<uint8_t> packed) {
   std::array<uint8_t, kBlock> codes;
   size_t filled = 0;
-  for (int32_t pixel = 0; pixel < spec.width; ++pixel, row += pixel_bytes) {
-    for (size_t channel = 0; channel < channels;) {
-      const size_t count = std::min(channels - channel, kBlock - filled);
-      Quantise(row + channel, tables, channel, count, codes.data() + filled);
-      channel += count;
+  size_t channel = 0;
+  ForEachRun(row, spec.width, spec.channels, [&](const uint8_t* in, size_t bytes) {
+    for (size_t i = 0; i < bytes;) {
+      const size_t count = std::min({bytes - i, kBlock - filled, tables.length - channel});
+      Quantise(in + i, tables, channel, count, codes.data() + filled);
+      i += count;
       filled += count;
+      channel = (channel + count) % tables.channels;
       if (filled < kBlock) continue;
       Pack(codes.data(), kBlock, tables.bits, packed);
       packed = packed.subspan(kBlock / 8 * tables.bits);
       filled = 0;
     }
-  }
+  });
   std::fill(codes.begin() + static_cast<ptrdiff_t>(filled), codes.end(), uint8_t{0});
   Pack(codes.data(), filled, tables.bits, packed);
 }
 
-// `packed` is the whole row; its columns column .. column + columns - 1 go to `row`.
+// `packed` is the whole row, of which columns column .. column + columns - 1 go to `row`.
 bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint8_t> packed,
-               int32_t column, int32_t columns, uint8_t* row, ptrdiff_t pixel_bytes) {
-  const auto channels = static_cast<size_t>(spec.channels);
-  const size_t stop = static_cast<size_t>(column + columns) * channels;
+               int32_t column, int32_t columns, const MutableRows& row) {
+  const size_t first = static_cast<size_t>(column) * tables.channels;
+  const size_t stop = first + static_cast<size_t>(columns) * tables.channels;
   std::array<uint8_t, kBlock> codes;
+  size_t group = first / 8;  // the next to unpack
+  size_t ready = 0;          // codes in the block
+  size_t used = 0;           // of which these are done
   size_t channel = 0;
   bool good = true;
-  for (size_t element = static_cast<size_t>(column) * channels; element < stop;) {
-    const size_t group = element / 8;
-    const size_t groups = std::min(kBlock / 8, (stop + 7) / 8 - group);
-    Unpack(packed.subspan(group * tables.bits), groups, tables.bits, codes.data());
-    const size_t ready = std::min(groups * 8, stop - group * 8);
-    for (size_t i = element % 8; i < ready;) {
-      const size_t count = std::min(channels - channel, ready - i);
-      good &= Restore(codes.data() + i, tables, channel, count, row + channel);
+  ForEachRun(row, columns, spec.channels, [&](uint8_t* out, size_t bytes) {
+    for (size_t i = 0; i < bytes;) {
+      if (used == ready) {
+        // An element is still due, so its group exists and starts inside of the row.
+        used = group == first / 8 ? first % 8 : 0;
+        const size_t groups = std::min(kBlock / 8, (stop + 7) / 8 - group);
+        Unpack(packed.subspan(group * tables.bits), groups, tables.bits, codes.data());
+        ready = groups * 8;
+        group += groups;
+      }
+      const size_t count = std::min({bytes - i, ready - used, tables.length - channel});
+      good &= Restore(codes.data() + used, tables, channel, count, out + i);
       i += count;
-      channel += count;
-      if (channel < channels) continue;
-      channel = 0;
-      row += pixel_bytes;
+      used += count;
+      channel = (channel + count) % tables.channels;
     }
-    element = group * 8 + ready;
-  }
+  });
   return good;
 }
 
@@ -185,7 +196,7 @@ Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> p
   if (payload.size() < unit_bytes) return Status::kTooSmall;
 
   for (int32_t row = 0; row < rows.count; ++row) {
-    EncodeRow(spec, tables, rows.rows[row], rows.pixel_bytes,
+    EncodeRow(spec, tables, {rows.rows + row, 1, rows.pixel_bytes},
               payload.subspan(static_cast<size_t>(row) * row_bytes, row_bytes));
   }
   *written = unit_bytes;
@@ -206,9 +217,8 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   for (int32_t row = 0; row < rows.count; ++row) {
     const auto packed = payload.subspan(static_cast<size_t>(row) * row_bytes, row_bytes);
     if (used_bits != 0 && packed.back() >> used_bits != 0) return Status::kCorruptPayload;
-    if (!DecodeRow(spec, tables, packed, column, columns, rows.rows[row], rows.pixel_bytes)) {
-      return Status::kCorruptPayload;
-    }
+    const MutableRows one{rows.rows + row, 1, rows.pixel_bytes};
+    if (!DecodeRow(spec, tables, packed, column, columns, one)) return Status::kCorruptPayload;
   }
   return Status::kOk;
 }

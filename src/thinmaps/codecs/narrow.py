@@ -167,7 +167,11 @@ class Narrow(Codec):
         )
 
     def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
-        """`bits`, then per channel: scale, a, step, d, code(0), code(255); six rows of channels."""
+        """`bits`, then six rows: scale, a, step, d, code(0) and code(255) of every channel.
+
+        A row repeats the channels until it is 512 values long, so that a kernel may run through
+        many pixels of few channels without starting over.
+        """
         scale = _reciprocal(self.step)
         bounds = self._codes(np.array([[[0]], [[255]]], np.uint8), spec.zero_point)
         rows = (
@@ -178,7 +182,8 @@ class Narrow(Codec):
             bounds[0, 0],
             bounds[1, 0],
         )
-        return np.concatenate([[self.bits], *rows]).astype(np.int32)
+        repeats = max(1, 512 // spec.channels)
+        return np.concatenate([[self.bits], *(np.tile(row, repeats) for row in rows)], dtype=np.int32)
 
     def _codes(self, rows: UInt8Array, zero_point: int) -> UInt8Array:
         scale = _reciprocal(self.step)

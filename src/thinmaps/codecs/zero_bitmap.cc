@@ -96,12 +96,12 @@ void EncodeChunk(const uint8_t* in, size_t count, EncodeState* state) {
 void DecodeChunk(uint8_t* out, size_t count, DecodeState* state) {
   const uint64_t present = state->presence.Take(count);
   const auto kept = static_cast<size_t>(std::popcount(present));
-  const uint8_t* value = state->values.data();
-  for (size_t i = 0; i < count; ++i) {
-    out[i] = state->zero;
-    if ((present >> i & 1) == 0) continue;
-    out[i] = *value++;
-    state->good &= out[i] != state->zero;
+  std::fill_n(out, count, state->zero);
+  uint64_t left = present;
+  for (const uint8_t value : state->values.first(kept)) {
+    out[std::countr_zero(left)] = value;
+    left &= left - 1;
+    state->good &= value != state->zero;
   }
   state->values = state->values.subspan(kept);
 }
