@@ -22,9 +22,9 @@ from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
 from thinmaps.plan.plan import Buffer, Place, Plan, Step
+from thinmaps.plan.schedule import Order
 from thinmaps.plan.search import Candidate, layer_candidate, mixed_candidate, stream_candidate
 from thinmaps.plan.storage import storage_of
-from thinmaps.plan.schedule import Order
 
 NO_CODECS: Mapping[str, Codec] = {}
 
@@ -90,9 +90,7 @@ def _plan(
             channels = flow.network.maps[flow.maps[owner].name].channels
             pixel_bytes = 0 if this.coded else channels
             places[this.name] = Place(number[owner], channel, pixel_bytes, this.unit_rows)
-    states = {
-        flow.nodes[v].name: len(storage.owners) + i for i, v in enumerate(storage.states)
-    }
+    states = {flow.nodes[v].name: len(storage.owners) + i for i, v in enumerate(storage.states)}
     segment = {v: i for i, nodes in enumerate(found.segments) for v in nodes}
     return Plan(
         source=network,
@@ -127,4 +125,3 @@ def _refusal(found: Candidate, needed: int, asked: int, schedule: str) -> str:
         f"{needed - asked:,} more than the {asked:,} asked for; at its fullest step, in segment "
         f"{number}, live {names}; a codec on these maps would shrink them"
     )
-

@@ -114,9 +114,7 @@ def _map_flow(
             slot_bytes = codec.unit_bytes(spec, min(rows, spec.height))
             slot_bytes += LENGTH_PREFIX_BYTES if codec.rate == "variable" else 0
         made = _made_after(network, node, rows)
-    return MapFlow(
-        name, -(-spec.height // rows), slot_bytes, rows, coded, in_arena, producer, made
-    )
+    return MapFlow(name, -(-spec.height // rows), slot_bytes, rows, coded, in_arena, producer, made)
 
 
 def _made_after(network: Network, node: Node, unit_rows: int) -> IntArray:
@@ -129,7 +127,9 @@ def _made_after(network: Network, node: Node, unit_rows: int) -> IntArray:
             f"node {node.name!r} makes {made[-1] if made else 0} rows in {work} rows of work, "
             f"its map {node.output!r} has {output.height}"
         )
-    last_rows = np.minimum(np.arange(unit_rows, output.height + unit_rows, unit_rows), output.height)
+    last_rows = np.minimum(
+        np.arange(unit_rows, output.height + unit_rows, unit_rows), output.height
+    )
     return np.searchsorted(np.array(made), last_rows, "left").astype(np.int64)
 
 

@@ -91,7 +91,8 @@ class SegmentTimes:
         if delay == -np.inf:
             return nominal
         # Rounding may leave the line a hair below the ready time; the order must not depend on it.
-        return np.maximum.accumulate(np.maximum(nominal + delay, ready))
+        times: FloatArray = np.maximum.accumulate(np.maximum(nominal + delay, ready))
+        return times
 
     def _settle(self) -> None:
         """Move nodes later, last node first, where that does not cost bytes."""
@@ -154,25 +155,25 @@ def order_of(segments: Sequence[SegmentTimes]) -> Order:
 
     Steps at one time run in the order of their nodes.
     """
-    parts = []
+    nodes: list[IntArray] = []
+    firsts: list[IntArray] = []
+    rows: list[IntArray] = []
+    times: list[FloatArray] = []
+    places: list[IntArray] = []
+    numbers: list[IntArray] = []
     for number, segment in enumerate(segments):
         for place, v in enumerate(segment.nodes):
             ends = segment.ends[v]
-            first = np.concatenate(([0], ends[:-1] + 1))
-            count = len(ends)
-            parts.append(
-                (
-                    np.full(count, number),
-                    segment.times[v],
-                    np.full(count, place),
-                    np.full(count, v),
-                    first,
-                    ends - first + 1,
-                )
-            )
-    number, time, place, node, first, rows = (np.concatenate(c) for c in zip(*parts, strict=True))
-    by_time = np.lexsort((first, place, time, number))
-    return Order(node[by_time], first[by_time], rows[by_time])
+            firsts.append(np.concatenate(([0], ends[:-1] + 1)))
+            rows.append(ends - firsts[-1] + 1)
+            times.append(segment.times[v])
+            nodes.append(np.full(len(ends), v))
+            places.append(np.full(len(ends), place))
+            numbers.append(np.full(len(ends), number))
+    node, first, count = (np.concatenate(each) for each in (nodes, firsts, rows))
+    place_of, number_of = np.concatenate(places), np.concatenate(numbers)
+    by_time = np.lexsort((first, place_of, np.concatenate(times), number_of))
+    return Order(node[by_time], first[by_time], count[by_time])
 
 
 def joined(order: Order, joins: NDArray[np.bool_]) -> Order:

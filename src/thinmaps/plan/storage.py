@@ -74,9 +74,7 @@ def occupied_bytes(blocks: Iterable[Block], steps: int) -> IntArray:
     return np.cumsum(change)[:-1]
 
 
-def segment_work(
-    flow: Flow, order: Order, before: Sequence[bool]
-) -> tuple[list[IntArray], int]:
+def segment_work(flow: Flow, order: Order, before: Sequence[bool]) -> tuple[list[IntArray], int]:
     """`steps_of_work` as one segment sees it, and the number of steps.
 
     Its own steps count from 1; nodes `before` it have done everything in step 0, those after it
