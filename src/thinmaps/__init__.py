@@ -1,2 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""thinmaps runs trained convolutional networks in a fraction of the memory."""
+"""thinmaps runs trained convolutional networks in a fraction of the memory, with the same answers.
+
+    model  = thinmaps.compress("model.onnx", calibrate="pictures/")    # needs thinmaps[compress]
+    thinmaps.save(model, "model.thin")
+    engine = thinmaps.Engine("model.thin")                             # or thinmaps.Engine(model)
+    scores = engine(picture)                                           # NumPy in, NumPy out
+
+Names are resolved when they are first used, so that running a file needs neither onnx nor torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinmaps.compress import compress
+    from thinmaps.errors import ThinmapsError
+    from thinmaps.file import Model, load, save
+    from thinmaps.inference import Engine
+    from thinmaps.types import MapSpec, Preprocessing
+
+_HOMES = {
+    "Engine": "thinmaps.inference",
+    "MapSpec": "thinmaps.types",
+    "Model": "thinmaps.file",
+    "Preprocessing": "thinmaps.types",
+    "ThinmapsError": "thinmaps.errors",
+    "compress": "thinmaps.compress",
+    "load": "thinmaps.file",
+    "save": "thinmaps.file",
+}
+
+__all__ = [
+    "Engine",
+    "MapSpec",
+    "Model",
+    "Preprocessing",
+    "ThinmapsError",
+    "compress",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thinmaps' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # `thinmaps.compress` is the function, not the module of that name
+    return value

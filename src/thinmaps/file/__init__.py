@@ -38,6 +38,7 @@ from thinmaps.types import Preprocessing
 __all__ = ["Model", "Provenance", "check_writable", "load", "save", "write_atomically"]
 
 FORMAT = 1
+SCHEDULES = ("layer", "stream", "mixed")
 MAX_TAIL_ELEMENTS = 1 << 28
 
 
@@ -56,7 +57,8 @@ class Model:
     """What a .thin file holds. `labels` are the classes' names in order, or empty.
 
     `preprocessing` is None for networks that take arrays, not pictures. `notes` are sentences for
-    `show`: codecs that did not pay, constants that were bent.
+    `show`: codecs that did not pay, constants that were bent. `drop` is what compressing cost on
+    held-out calibration pictures, in points, or None where nothing was measured.
     """
 
     plan: Plan
@@ -65,6 +67,7 @@ class Model:
     labels: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
     notes: tuple[str, ...] = ()
+    drop: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ class _Document:
     labels: tuple[str, ...]
     provenance: Provenance
     notes: tuple[str, ...]
+    drop: float | None
 
 
 def save(model: Model, path: str | Path) -> None:
@@ -154,6 +158,7 @@ def decode(data: bytes) -> Model:
         document.labels,
         document.provenance,
         document.notes,
+        document.drop,
     )
 
 
@@ -244,6 +249,7 @@ def _document(model: Model) -> _Document:
         labels=model.labels,
         provenance=model.provenance,
         notes=model.notes,
+        drop=model.drop,
     )
 
 
@@ -251,9 +257,16 @@ def _plan(document: _Document) -> Plan:
     """The plan of a document, its lowered network derived again."""
     if document.steps.ndim != 2 or document.steps.shape[1] != 3:
         raise BadFile(f"the steps need three columns, got shape {document.steps.shape}")
+    if document.schedule not in SCHEDULES:
+        raise BadFile(f"a schedule is one of {', '.join(SCHEDULES)}, got {document.schedule!r:.40}")
+    if document.stripe_rows < 1:
+        raise BadFile(f"a stripe has at least 1 row, got {document.stripe_rows}")
+    network = lower(document.source, document.codecs)
+    if len(document.segments) != len(network.nodes) or min(document.segments, default=0) < 0:
+        raise BadFile(f"{len(network.nodes)} nodes need as many segments, counted from 0")
     return Plan(
         source=document.source,
-        network=lower(document.source, document.codecs),
+        network=network,
         codecs=document.codecs,
         steps=tuple(Step(*step) for step in document.steps.tolist()),
         buffers=document.buffers,

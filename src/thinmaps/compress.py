@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one orchestration: an ONNX network and pictures in, a `Model` that runs in little memory out.
+
+    read           graph/onnx_reader: ONNX -> FloatNetwork
+    calibrate      on 80 % of the pictures: ranges, integer weights -> Network of uint8 maps
+    plan           a codec per requested edge, then schedule and arena
+    check          drop against the float network on the other 20 %
+
+Nothing here is chosen on evaluation pictures, and the same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from thinmaps import codecs
+from thinmaps.calibrate.calibration import calibrate as calibrate_network
+from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
+from thinmaps.codecs.base import Codec
+from thinmaps.errors import BadArgument, BadModel, ThinmapsError
+from thinmaps.file import Model, Provenance
+from thinmaps.graph.float_network import FloatNetwork
+from thinmaps.graph.network import Network
+from thinmaps.graph.onnx_reader import normalise, read_model
+from thinmaps.graph.quantise import quantise
+from thinmaps.measure.evaluate import drop_of, labelled_pictures
+from thinmaps.measure.float_model import sha256_of
+from thinmaps.plan.build import build
+from thinmaps.plan.held import held_maps
+from thinmaps.plan.plan import Plan
+from thinmaps.run.engine import Engine
+from thinmaps.types import Preprocessing
+
+Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
+Progress = Callable[[str, int, int], None]
+Schedule = Literal["layer", "stream", "mixed"]
+
+# A lossy codec's tables are fitted on this many calibration pictures: each gives every element of
+# every map, so that more pictures change little.
+CODEC_PICTURES = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is planned; what `compress` takes beside the network and the pictures."""
+
+    size: tuple[int, int] | None = None
+    schedule: Schedule = "mixed"
+    stripe_rows: int = 1
+    arena_bytes: int | None = None
+    codec: str | Mapping[str, str] | None = None
+
+
+def compress(
+    model: str | Path | onnx.ModelProto,
+    calibrate: Pictures | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    labels: str | Path | None = None,
+    names: Iterable[str] = (),
+    progress: Progress | None = None,
+    size: tuple[int, int] | None = None,
+    schedule: Schedule = "mixed",
+    stripe_rows: int = 1,
+    arena_bytes: int | None = None,
+    codec: str | Mapping[str, str] | None = None,
+) -> Model:
+    """Make a uint8 network of a float or QDQ one and plan it for one static arena.
+
+    Args:
+        model: an ONNX file or a loaded model.
+        calibrate: a folder, an .npy or .npz file, or an iterable of pictures (uint8 h w c); a QDQ
+            model needs none, but with them its drop is measured.
+        preprocessing: of pictures; ImageNet's by default. It becomes part of the file.
+        labels: a CSV file `filename,class_index` for the calibration pictures: `drop` is then
+            in points of top-1, else `100 - agreement` with the float network.
+        names: the classes' names, for `run`.
+        progress: called with (what, done, of).
+        size: (height, width): fixes dynamic sizes and overrides static ones. Ranges are calibrated
+            at the file's own size.
+        schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
+        stripe_rows: rows of the last map per turn of a streamed segment.
+        arena_bytes: the budget; None asks for the smallest arena.
+        codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
+            or a mapping from map names to such ids.
+
+    Raises:
+        BadModel: the network cannot be read or does not make sense.
+        BadData: no calibration picture can be used.
+        BadArgument: an option is outside what it may be.
+        PlanImpossible: nothing fits in `arena_bytes`.
+    """
+    settings = Settings(size, schedule, stripe_rows, arena_bytes, codec)
+    chosen = preprocessing or Preprocessing()
+    source = _Source.open(model, settings.size)
+    pictures, classes = _calibration_pictures(calibrate, labels)
+    network, notes = _quantised(source, pictures, chosen, progress)
+    plan = _planned(network, pictures, chosen, settings)
+    compressed = Model(
+        plan=plan,
+        tail=source.network.tail,
+        preprocessing=chosen,
+        labels=tuple(names),
+        provenance=_provenance(model, settings, len(pictures) if pictures else 0),
+        notes=(*source.network.notes, *notes),
+    )
+    if pictures is None:
+        return compressed
+    return replace(compressed, drop=drop_of(compressed, source.model, pictures, classes, progress))
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """The model as read: for the planned size, and at its own size for calibration."""
+
+    model: onnx.ModelProto
+    network: FloatNetwork
+    own_model: onnx.ModelProto
+    own_network: FloatNetwork
+
+    @classmethod
+    def open(cls, given: str | Path | onnx.ModelProto, size: tuple[int, int] | None) -> _Source:
+        """Read and normalise; errors name the file."""
+        model = given if isinstance(given, onnx.ModelProto) else read_model(given)
+        try:
+            network, clean = normalise(model, size)
+            if size is None:
+                return cls(model, network, clean, network)
+            own_network, own_clean = normalise(model)
+        except BadModel as error:
+            named = "" if isinstance(given, onnx.ModelProto) else f"{given}: "
+            raise type(error)(f"{named}{error}") from None
+        return cls(model, network, own_clean, own_network)
+
+
+def _calibration_pictures(
+    given: Pictures | None, labels: str | Path | None
+) -> tuple[PictureSet | None, tuple[int, ...] | None]:
+    """The picture set, and its classes where labels are given."""
+    if given is None:
+        return None, None
+    if labels is None:
+        return open_pictures(given), None
+    if not isinstance(given, str | Path):
+        raise BadArgument(f"labels name files of a folder, got {type(given).__name__} of pictures")
+    return labelled_pictures(given, labels)
+
+
+def _quantised(
+    source: _Source,
+    pictures: PictureSet | None,
+    preprocessing: Preprocessing,
+    progress: Progress | None,
+) -> tuple[Network, tuple[str, ...]]:
+    """The uint8 network, and what there is to say about how it was made."""
+    if source.network.quantisation is not None:
+        network = quantise(source.network, source.network.quantisation, preprocessing=preprocessing)
+        return network, ("quantised as the QDQ file says, no calibration",)
+    if pictures is None:
+        raise BadArgument(
+            "a float network needs calibration pictures: give a folder, an .npy or .npz file "
+            "(--calibrate)"
+        )
+    found = calibrate_network(
+        source.own_model,
+        source.own_network,
+        pictures.fitting(),
+        preprocessing,
+        progress=progress,
+    )
+    skipped = f", {len(found.skipped)} skipped: {found.skipped[0]}" if found.skipped else ""
+    return found.apply(source.network), (
+        f"calibrated on {found.pictures} pictures{skipped}",
+        *found.notes,
+    )
+
+
+def _planned(
+    network: Network,
+    pictures: PictureSet | None,
+    preprocessing: Preprocessing,
+    settings: Settings,
+) -> Plan:
+    """The plan, with the requested codecs fitted on calibration pictures."""
+
+    def planned(chosen: Mapping[str, Codec]) -> Plan:
+        return build(
+            network,
+            codecs=chosen,
+            schedule=settings.schedule,
+            stripe_rows=settings.stripe_rows,
+            arena_bytes=settings.arena_bytes if chosen or not settings.codec else None,
+        )
+
+    bare = None if isinstance(settings.codec, Mapping) else planned({})
+    if not settings.codec:
+        assert bare is not None
+        return bare
+    requested = _requested(network, settings.codec, bare)
+    samples = _samples(network, requested, pictures, preprocessing)
+    return planned(
+        {
+            name: fit_codec(request, network, name, samples.get(name))
+            for name, request in requested.items()
+        }
+    )
+
+
+def _requested(
+    network: Network, codec: str | Mapping[str, str], bare: Plan | None
+) -> dict[str, str]:
+    """Map name -> codec request, for the maps that can be held encoded."""
+    if isinstance(codec, str):
+        assert bare is not None
+        return dict.fromkeys(held_maps(bare), codec)
+    eligible = [node.output for node in network.nodes if node.output not in network.outputs]
+    for name in codec:
+        if name not in eligible:
+            close = difflib.get_close_matches(name, eligible, 3) or eligible[:3]
+            raise BadArgument(
+                f"no map {name!r} between nodes can be held encoded; near it: {', '.join(close)}"
+            )
+    return dict(codec)
+
+
+def parse_codec(request: str) -> tuple[type[Codec], dict[str, int]]:
+    """`"narrow:4"` -> the codec and its options; the bare number is the codec's first option.
+
+    >>> parse_codec("narrow:bits=3,unit_rows=2")[1]
+    {'bits': 3, 'unit_rows': 2}
+
+    Raises:
+        UnknownCodec: no such codec.
+        BadArgument: the options are no whole numbers.
+    """
+    codec_id, _, text = request.partition(":")
+    found = codecs.get(codec_id)
+    options: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.rpartition("=")
+        if not value.lstrip("-").isdigit():
+            raise BadArgument(f"codec {request!r}: an option is a whole number, got {value!r}")
+        options[key or "bits"] = int(value)
+    return found, options
+
+
+def fit_codec(
+    request: str, network: Network, name: str, samples: NDArray[np.uint8] | None
+) -> Codec:
+    """The requested codec for one map, fitted on samples of it where it is lossy."""
+    found, options = parse_codec(request)
+    spec = network.maps[name]
+    empty = np.zeros((0, *spec.shape), np.uint8)
+    try:
+        return found.fit(spec, empty if samples is None else samples, **options)
+    except ThinmapsError as error:
+        raise type(error)(f"map {name!r}: {error}") from None
+
+
+def _samples(
+    network: Network,
+    requested: Mapping[str, str],
+    pictures: PictureSet | None,
+    preprocessing: Preprocessing,
+) -> dict[str, NDArray[np.uint8]]:
+    """Values of the maps that lossy codecs are asked for, (pictures, h, w, c)."""
+    wanted = [name for name, request in requested.items() if not parse_codec(request)[0].lossless]
+    if not wanted:
+        return {}
+    if pictures is None:
+        raise BadArgument("a lossy codec is fitted on pictures: give some (--calibrate)")
+    observer = Engine(build(replace(network, outputs=tuple(wanted)), schedule="layer"))
+    source = network.maps[network.inputs[0]].shape
+    found: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in wanted}
+    for name, picture in pictures.fitting().at_most(CODEC_PICTURES).read():
+        values = observer.maps(network_values(name, picture, source, preprocessing))
+        for wanted_name in wanted:
+            found[wanted_name].append(values[wanted_name])
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def _provenance(
+    model: str | Path | onnx.ModelProto, settings: Settings, pictures: int
+) -> Provenance:
+    """Where the file comes from: the path as given, never an absolute one of our making."""
+    from_file = isinstance(model, str | os.PathLike)
+    options: dict[str, Any] = {
+        "schedule": settings.schedule,
+        "stripe_rows": settings.stripe_rows,
+        "calibration_pictures": pictures,
+    }
+    return Provenance(
+        float_model=os.fspath(model) if from_file else "",
+        float_sha256=sha256_of(model) if from_file else "",
+        thinmaps=_version(),
+        options=options,
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("thinmaps")

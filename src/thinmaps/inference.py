@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Engine`: the front door to a compressed network: pictures in, the model file's outputs out.
+
+It puts three things around `run.engine.Engine`, which knows only maps: pictures of any size are
+fitted as the file says, the last maps are dequantised, and the float operators behind them run.
+Needs neither onnx nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps import quant
+from thinmaps.errors import BadShape
+from thinmaps.file import Model, load
+from thinmaps.graph.float_network import Tail
+from thinmaps.graph.tail import evaluate
+from thinmaps.measure.report import Counted, Report, report
+from thinmaps.plan.plan import Plan
+from thinmaps.run import engine
+from thinmaps.run.pictures import fit_picture, load_picture
+
+Array = NDArray[Any]
+
+
+class Engine:
+    """Runs a compressed network from one arena; the native engine does the work.
+
+    `engine(x)` takes one picture, uint8 `(h, w, 3)` RGB (or grey) of any size, a batch of them
+    `(n, h, w, c)`, or a path. A network of arrays takes float32 in the network's size. It returns
+    the outputs of the model file: one array, or a dictionary where there are several.
+    """
+
+    def __init__(self, model: Model | Plan | str | Path, *, threads: int = 1) -> None:
+        """Load and pack.
+
+        Raises:
+            BadFile: a path that holds no .thin file.
+        """
+        if isinstance(model, str | Path):
+            model = load(model)
+        if isinstance(model, Plan):
+            model = Model(model, Tail((), {}, model.source.outputs))
+        self.model = model
+        self.native = engine.Engine(model.plan, threads=threads)
+
+    @property
+    def arena_bytes(self) -> int:
+        """The arena: everything that the network's maps ever need, known before the first run."""
+        return self.native.arena_bytes
+
+    @property
+    def weights_bytes(self) -> int:
+        """Packed weights, shared by all clones."""
+        return self.native.weights_bytes
+
+    def __call__(self, picture: Array | str | Path) -> Array | dict[str, Array]:
+        """Outputs for a picture, or stacked for a batch of them."""
+        if isinstance(picture, np.ndarray) and picture.ndim == 4:
+            return _stacked([self(one) for one in picture])
+        outputs = self.outputs(self.fit(picture))
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def outputs(self, fitted: Array) -> dict[str, Array]:
+        """The model file's outputs, by name, for an array of exactly the network's input."""
+        maps = self.native.maps(fitted)
+        specs = self.model.plan.source.maps
+        real = {
+            name: values
+            if values.dtype == np.float32
+            else quant.dequantise(values, specs[name].scale, specs[name].zero_point)
+            for name, values in maps.items()
+        }
+        tail = self.model.tail
+        return evaluate(tail, real) if tail.outputs else real
+
+    def fit(self, picture: Array | str | Path) -> Array:
+        """The network's input array for a picture."""
+        source = self.model.plan.source
+        spec = source.maps[source.inputs[0]]
+        if not isinstance(picture, np.ndarray):
+            picture = load_picture(picture)
+        if self.model.preprocessing is None or picture.dtype != np.uint8:
+            return picture
+        if picture.ndim not in (2, 3):
+            raise BadShape(f"a picture is (h, w, 3) or (h, w), got {picture.shape}")
+        return fit_picture(picture, self.model.preprocessing, spec.shape[:2])
+
+    def run_into(self, inputs: Any, outputs: Any) -> None:
+        """Run on the caller's buffers, allocating nothing; see `run.engine.Engine.run_into`."""
+        self.native.run_into(inputs, outputs)
+
+    def rows(self, rows: Iterable[Array]) -> Iterator[Any]:
+        """Stream: input rows in, output rows out as soon as they exist, neither ever whole."""
+        return self.native.rows(rows)
+
+    def clone(self) -> Engine:
+        """A second engine with its own arena and the same packed weights."""
+        other = Engine.__new__(Engine)
+        other.model = self.model
+        other.native = self.native.clone()
+        return other
+
+    def report(self) -> Report:
+        """Where every byte goes: predicted from the plan, counted by the engine."""
+        return report(self.model.plan, Counted(self.arena_bytes, self.weights_bytes))
+
+
+def _stacked(outputs: list[Any]) -> Any:
+    """One array or one dictionary of arrays along a new or the existing batch axis."""
+    if isinstance(outputs[0], dict):
+        return {name: _stacked([o[name] for o in outputs]) for name in outputs[0]}
+    batched = outputs[0].ndim > 1 and outputs[0].shape[0] == 1
+    return np.concatenate(outputs) if batched else np.stack(outputs)
