@@ -66,8 +66,10 @@ def between_convolutions(
     return model(nodes, {**filters, **(constants or {})}, shape=shape, opset=opset)
 
 
-def session(proto: onnx.ModelProto) -> ort.InferenceSession:
+def session(proto: onnx.ModelProto, optimised: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     return ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import singledispatch
 
@@ -21,6 +22,7 @@ from thinmaps.graph.float_network import (
     ScalarFunction,
 )
 from thinmaps.graph.operators import DepthToSpace, MaxPool, Resize, Slice, Window
+from thinmaps.quant import dequantise, quantise
 
 
 def run(network: FloatNetwork, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -29,14 +31,26 @@ def run(network: FloatNetwork, pictures: Mapping[str, np.ndarray]) -> dict[str, 
 
 
 def run_maps(network: FloatNetwork, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every map, h w c float32."""
-    maps = {name: np.moveaxis(pictures[name][0], 0, -1) for name in network.inputs}
+    """Every map, h w c float32; those with a scale are rounded to it."""
+    maps = {
+        name: rounded(network, name, np.moveaxis(pictures[name][0], 0, -1))
+        for name in network.inputs
+    }
     for node in network.nodes:
         shape = network.shapes[node.output]
         made = compute(node.operator, [maps[name] for name in node.inputs], shape)
         assert made.shape == shape, (node.name, made.shape, shape)
-        maps[node.output] = np.clip(made, node.low, node.high).astype(np.float32)
+        made = np.clip(made, node.low, node.high).astype(np.float32)
+        maps[node.output] = rounded(network, node.output, made)
     return maps
+
+
+def rounded(network: FloatNetwork, name: str, values: np.ndarray) -> np.ndarray:
+    """Values on the grid of a QDQ network's map."""
+    if name not in (network.quantisation or {}):
+        return values
+    scale, zero_point = dataclasses.astuple(network.quantisation[name])
+    return dequantise(quantise(values, scale, zero_point), scale, zero_point)
 
 
 @singledispatch

@@ -75,16 +75,19 @@ def _only_step(node: FloatNode, name: str) -> tuple[np.ndarray, ...] | None:
 
 
 def affine_into_conv(first: FloatNode, second: FloatNode, shapes: Shapes) -> FloatNode | None:
-    """`scale * conv + shift` is a convolution; stored integer weights may only be shifted."""
+    """`scale * conv + shift` is a convolution; of stored integers only the scale may change."""
     del shapes
     parameters, conv = _only_step(second, "affine"), first.operator
     if parameters is None or not isinstance(conv, FloatConv) or _is_clamped(first):
         return None
     scale, shift = (np.asarray(p, np.float64) for p in parameters)
-    if conv.integer_weights is not None and (np.any(scale != 1) or conv.integer_bias is not None):
+    if conv.weight_scale is not None and np.any(scale <= 0):
         return None
+    stored = conv.weight_scale
     folded = replace(
         conv,
+        weight_scale=None if stored is None else np.asarray(stored * scale, np.float32),
+        integer_bias=None,
         weights=np.asarray(conv.weights * scale.reshape(-1, 1, 1, 1), np.float32),
         bias=np.asarray(conv.bias * scale + shift, np.float32),
     )

@@ -103,21 +103,22 @@ def map_quantisation(op: Op, draft: Draft) -> MapQuantisation:
 
 
 def quantize_linear(op: Op, draft: Draft) -> None:
-    """QuantizeLinear of a map: its scale and zero point, or a table to other ones."""
-    wanted, view = map_quantisation(op, draft), draft.view(op)
-    if draft.quantisation.setdefault(view.map, wanted) == wanted:
-        draft.alias(op)
-        return
-    draft.make(op, ScalarFunction(()), (view.map,), shape=draft.shapes[view.map])
-    draft.quantisation[op.output] = wanted
+    """QuantizeLinear of a map: the first one on a map gives its scale and zero point."""
+    draft.quantisation.setdefault(draft.view(op).map, map_quantisation(op, draft))
+    draft.alias(op)
 
 
 def dequantize_linear(op: Op, draft: Draft) -> None:
-    """DequantizeLinear of a map, with what it was quantised with."""
-    found, name = map_quantisation(op, draft), draft.view(op).map
-    if draft.quantisation.get(name) != found:
-        raise Refusal(f"it dequantises map {name!r} with another scale than that of its quantising")
-    draft.alias(op)
+    """DequantizeLinear: ends a pair. Where the map has another scale already, a table."""
+    found, view = map_quantisation(op, draft), draft.view(op)
+    first = draft.graph.producer[op.inputs[0]]
+    if first.op_type == "QuantizeLinear" and map_quantisation(first, draft) != found:
+        raise Refusal("its scale or zero point is not that of the QuantizeLinear in front")
+    if draft.quantisation.get(view.map) == found:
+        draft.alias(op)
+        return
+    draft.make(op, ScalarFunction(()), (view.map,), shape=draft.shapes[view.map])
+    draft.quantisation[op.output] = found
 
 
 QUANTISING = {"QuantizeLinear": quantize_linear, "DequantizeLinear": dequantize_linear}
