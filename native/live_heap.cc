@@ -2,12 +2,13 @@
 // Counts the live heap of a process: start it with this library in LD_PRELOAD.
 //
 // Bytes are what the allocator reserves for a block (malloc_usable_size), so the same figure for
-// every program; anonymous mappings made by mmap count too. `count` is the number of allocations
-// since the last reset, `peak` the largest live size since then.
+// every program; anonymous mappings made by mmap count until they are unmapped whole. `count` is the
+// number of allocations since the last reset, `peak` the largest live size since then.
 #include <dlfcn.h>
 #include <malloc.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
@@ -43,6 +44,40 @@ void* Counted(void* block) {
   if (block != nullptr) Grow(Size(block));
   return block;
 }
+
+// Anonymous mappings that are counted. Full, it forgets: such a mapping then counts for ever.
+class Mappings {
+ public:
+  void Remember(void* address, size_t bytes) { Replace(nullptr, address, bytes); }
+
+  // The bytes that were remembered at this address, or 0; they are forgotten.
+  size_t Forget(void* address) { return Replace(address, nullptr, 0); }
+
+ private:
+  struct Mapping {
+    void* address;
+    size_t bytes;
+  };
+
+  size_t Replace(void* wanted, void* address, size_t bytes) {
+    while (busy_.test_and_set(std::memory_order_acquire)) {
+    }
+    size_t found = 0;
+    for (Mapping& mapping : mappings_) {
+      if (mapping.address != wanted) continue;
+      found = mapping.bytes;
+      mapping = {address, bytes};
+      break;
+    }
+    busy_.clear(std::memory_order_release);
+    return found;
+  }
+
+  std::atomic_flag busy_;
+  std::array<Mapping, 4096> mappings_{};
+};
+
+constinit Mappings mappings;
 
 }  // namespace
 
@@ -87,8 +122,16 @@ THINMAPS_EXPORT void* mmap(void* address, size_t bytes, int protection, int flag
   void* mapped = next(address, bytes, protection, flags, file, offset);
   if (mapped != MAP_FAILED && (flags & MAP_ANONYMOUS) != 0 && protection != PROT_NONE) {
     Grow(static_cast<int64_t>(bytes));
+    mappings.Remember(mapped, bytes);
   }
   return mapped;
+}
+
+THINMAPS_EXPORT int munmap(void* address, size_t bytes) {
+  using Unmap = int (*)(void*, size_t);
+  static const Unmap next = reinterpret_cast<Unmap>(dlsym(RTLD_NEXT, "munmap"));
+  Shrink(static_cast<int64_t>(mappings.Forget(address)));
+  return next(address, bytes);
 }
 
 // Resets the counters; the current live size becomes the base of `peak` and `live`.
