@@ -73,7 +73,9 @@ def _check_map(name: str, spec: MapSpec) -> None:
         raise BadModel(f"map {name!r} may be {MAX_EXTENT} long each way, got h w c = {spec.shape}")
     if spec.row_bytes >= MAX_ROW_BYTES or spec.raw_bytes >= MAX_MAP_BYTES:
         raise BadModel(f"map {name!r} is too large: h w c = {spec.shape}")
-    if float(np.float32(spec.scale)) != spec.scale:
+    with np.errstate(over="ignore"):
+        exact = float(np.float32(spec.scale)) == spec.scale
+    if not exact:
         raise BadModel(f"map {name!r} needs a scale that float32 holds, got {spec.scale!r}")
 
 
