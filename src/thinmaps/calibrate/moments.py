@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.graph.float_network import FloatArray, FloatConv
+from thinmaps.graph.float_network import FloatArray, FloatConv, MapQuantisation
 from thinmaps.graph.operators import Window
+from thinmaps.quant import dequantise, quantise
 
 POSITIONS = 48
 
@@ -23,34 +24,58 @@ Float64Array = NDArray[np.float64]
 
 
 class Moments:
-    """Running sums over patches, per group of the convolution."""
+    """Running sums over patches, per group of the convolution.
+
+    Products are of patches as the uint8 network sees them; their means are kept with and without
+    the quantisation of the map.
+    """
 
     def __init__(self, conv: FloatConv) -> None:
         columns = conv.weights[0].size
         self.window = conv.window
         self.groups = conv.groups
         self.patches = 0
+        self.real_sums = np.zeros((conv.groups, columns))
         self.sums = np.zeros((conv.groups, columns))
         self.products = np.zeros((conv.groups, columns, columns))
 
-    def add(self, values: FloatArray, output: tuple[int, int], picture: int) -> None:
-        """Count patches of one picture's map `(c, h, w)`; `output`: (height, width)."""
+    def add(
+        self,
+        values: FloatArray,
+        quantisation: MapQuantisation,
+        output: tuple[int, int],
+        picture: int,
+    ) -> None:
+        """Count patches of one picture's map `(c, h, w)`; `output` is (height, width)."""
         rows, columns = grid(output, picture)
         found = patches(values, self.window, rows, columns)
         grouped = found.reshape(len(found), self.groups, -1).transpose(1, 0, 2)
         self.patches += len(found)
-        self.sums += grouped.sum(axis=1)
-        self.products += np.matmul(grouped.transpose(0, 2, 1), grouped)
+        self.real_sums += grouped.sum(axis=1)
+        seen = round_trip(grouped, quantisation)
+        self.sums += seen.sum(axis=1)
+        self.products += np.matmul(seen.transpose(0, 2, 1), seen)
+
+    @property
+    def real_mean(self) -> Float64Array:
+        """Mean patch of the float map, (groups, columns)."""
+        return self.real_sums / self.patches
 
     @property
     def mean(self) -> Float64Array:
-        """Mean patch, (groups, columns)."""
+        """Mean patch of the quantised map, (groups, columns)."""
         return self.sums / self.patches
 
     @property
     def second(self) -> Float64Array:
         """Mean outer product of patches, (groups, columns, columns)."""
         return self.products / self.patches
+
+
+def round_trip(values: FloatArray, quantisation: MapQuantisation) -> FloatArray:
+    """Values as the uint8 map holds them."""
+    codes = quantise(values, quantisation.scale, quantisation.zero_point)
+    return dequantise(codes, quantisation.scale, quantisation.zero_point)
 
 
 def grid(output: tuple[int, int], picture: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A float network and pictures -> ranges, rounded weights and corrected biases -> uint8.
+
+Two passes over the pictures, each with the maps of one picture in memory:
+
+    1. a histogram per map; the range of each map is the one with the least squared error
+    2. moments of what each convolution's filters see, once through the maps' quantisation;
+       weights are rounded so that the sums stay close, and each bias makes up for what the mean
+       of its sum still lost
+
+Maps that only move bytes, and concatenations, have no range of their own: theirs follows from the
+maps they are made of (`graph/scales.py`).
+
+A `Calibration` knows nothing of sizes: `apply` makes the uint8 network of the calibrated network
+or of the same network at another size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from thinmaps.calibrate.float_maps import FloatMaps
+from thinmaps.calibrate.histogram import Histogram
+from thinmaps.calibrate.moments import Moments
+from thinmaps.calibrate.picture_set import PictureSet, open_pictures
+from thinmaps.calibrate.rounding import round_to_outputs
+from thinmaps.errors import BadModel
+from thinmaps.graph.float_network import (
+    FloatConcat,
+    FloatConv,
+    FloatNetwork,
+    FloatNode,
+    FloatPad,
+    MapQuantisation,
+)
+from thinmaps.graph.network import Network
+from thinmaps.graph.quantise import picture_values, quantise
+from thinmaps.graph.scales import MOVES_BYTES, Range, scale_maps
+from thinmaps.graph.weights import weight_scales
+from thinmaps.types import Preprocessing
+
+PICTURES_AT_MOST = 400
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was learnt from the pictures.
+
+    `convolutions` (by node name) carry integer weights and corrected biases. `skipped` are the
+    messages of pictures that could not be decoded; `pictures` counts those that were used.
+    """
+
+    ranges: Mapping[str, Range]
+    convolutions: Mapping[str, FloatConv]
+    preprocessing: Preprocessing | None
+    pictures: int
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def apply(self, network: FloatNetwork) -> Network:
+        """The uint8 network of the float network, at the calibrated size or another.
+
+        Raises:
+            BadModel: the network has other nodes or maps than the calibrated one.
+        """
+        nodes = tuple(
+            replace(node, operator=self.convolutions.get(node.name, node.operator))
+            for node in network.nodes
+        )
+        prepared = replace(network, nodes=nodes)
+        return quantise(prepared, self.ranges, preprocessing=self.preprocessing)
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    network: FloatNetwork,
+    pictures: str | Path | Iterable[NDArray[Any]] | PictureSet,
+    preprocessing: Preprocessing | None = None,
+    *,
+    pictures_at_most: int = PICTURES_AT_MOST,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Learn ranges, weights and biases from pictures.
+
+    Args:
+        model: float, static shapes, with every map of `network` as a value of that name.
+        network: the same network, normalised (`graph.onnx_reader.normalise` makes both).
+        pictures: a folder, an .npy or .npz file, an iterable of arrays, or a `PictureSet`.
+        preprocessing: how pictures become the input; None where arrays are given in real units.
+        pictures_at_most: use no more, evenly spread.
+        progress: called with (what, done, of) after each picture.
+
+    Raises:
+        BadData: no picture can be used, or one has another number of channels.
+        BadModel: the network has several inputs, or computes something that is not finite.
+    """
+    chosen = open_pictures(pictures).at_most(pictures_at_most)
+    skipped: list[str] = []
+    ranges = _ranges(_Pass(model, network, chosen, preprocessing, progress), skipped)
+    maps = scale_maps(network, ranges)
+    moments = _moments(_Pass(model, network, chosen, preprocessing, progress), maps)
+    convolutions = {
+        node.name: _rounded(node.operator, moments[node.name], maps[node.inputs[0]].scale)
+        for node in network.nodes
+        if isinstance(node.operator, FloatConv) and node.name in moments
+    }
+    used = len(chosen) - len(skipped)
+    return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), ())
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One reading of all pictures."""
+
+    model: onnx.ModelProto
+    network: FloatNetwork
+    pictures: PictureSet
+    preprocessing: Preprocessing | None
+    progress: Progress | None
+
+    def over(
+        self, what: str, names: Iterable[str], skipped: list[str]
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The named maps of each picture."""
+        maps = FloatMaps(self.model, self.network, names, self.preprocessing)
+        for done, (name, picture) in enumerate(self.pictures.read(skipped), 1):
+            yield maps.of(name, picture)
+            if self.progress is not None:
+                self.progress(what, done, len(self.pictures))
+
+
+def _ranges(reading: _Pass, skipped: list[str]) -> dict[str, Range]:
+    """The range of every map."""
+    network = reading.network
+    computed = [node.output for node in network.nodes if not _follows(node)]
+    histograms = {name: Histogram() for name in (*network.inputs, *computed)}
+    for maps in reading.over("ranges", computed, skipped):
+        for name, histogram in histograms.items():
+            if not np.isfinite(maps[name]).all():
+                raise BadModel(f"map {name!r} holds values that are not finite (NaN or infinity)")
+            histogram.add(maps[name])
+    found = {name: histogram.best_range() for name, histogram in histograms.items()}
+    if reading.preprocessing is not None:
+        found.update(_picture_ranges(network, reading.preprocessing))
+    for node in filter(_follows, network.nodes):
+        found[node.output] = _following(node, found)
+    return found
+
+
+def _picture_ranges(network: FloatNetwork, preprocessing: Preprocessing) -> dict[str, Range]:
+    """A picture may hold every byte, whatever these pictures hold."""
+    values = picture_values(preprocessing)
+    whole = Range(float(values.min()), float(values.max()))
+    return {name: whole for name in network.inputs if network.shapes[name][2] == len(values)}
+
+
+def _follows(node: FloatNode) -> bool:
+    """Whether the node's output holds values of its inputs and nothing else."""
+    return isinstance(node.operator, (*MOVES_BYTES, FloatConcat))
+
+
+def _following(node: FloatNode, ranges: Mapping[str, Range]) -> Range:
+    """The hull of the inputs' ranges, and of the border's value."""
+    hull = reduce(Range.hull, (ranges[name] for name in node.inputs))
+    if isinstance(node.operator, FloatPad):
+        return hull.hull(Range(node.operator.value, node.operator.value))
+    return hull
+
+
+def _moments(reading: _Pass, maps: Mapping[str, MapQuantisation]) -> dict[str, Moments]:
+    """Moments of the input of every convolution that is not transposed."""
+    network = reading.network
+    nodes = {
+        node.name: node
+        for node in network.nodes
+        if isinstance(node.operator, FloatConv) and not node.operator.transposed
+    }
+    found = {name: Moments(node.operator) for name, node in nodes.items()}  # type: ignore[arg-type]
+    names = [node.inputs[0] for node in nodes.values()]
+    for picture, values in enumerate(reading.over("weights", names, [])):
+        for name, node in nodes.items():
+            source = node.inputs[0]
+            size = network.shapes[node.output][:2]
+            found[name].add(values[source], maps[source], size, picture)
+    return found
+
+
+def _rounded(conv: FloatConv, moments: Moments, input_scale: float) -> FloatConv:
+    """The convolution with integer weights, and a bias that makes up for what they lose."""
+    scale = weight_scales(conv, input_scale)
+    integers = round_to_outputs(conv, scale, moments)
+    real = integers.astype(np.float64) * scale.astype(np.float64)[:, None, None, None]
+    lost = _mean_sums(conv, conv.weights, moments.real_mean) - _mean_sums(conv, real, moments.mean)
+    bias = (conv.bias + lost).astype(np.float32)
+    return replace(conv, integer_weights=integers, weight_scale=scale, bias=bias)
+
+
+def _mean_sums(
+    conv: FloatConv, weights: NDArray[np.floating], mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean of each output channel's sum, bias aside."""
+    grouped = weights.reshape(conv.groups, -1, weights[0].size).astype(np.float64)
+    return np.asarray(np.einsum("gkc,gc->gk", grouped, mean).ravel())
