@@ -62,9 +62,11 @@ class Engine:
     def __call__(self, picture: Array | str | Path) -> Array | dict[str, Array]:
         """Outputs for a picture, or stacked for a batch of them."""
         if isinstance(picture, np.ndarray) and picture.ndim == 4:
-            return _stacked([self(one) for one in picture])
+            stacked: Array | dict[str, Array] = _stacked([self(one) for one in picture])
+            return stacked
         outputs = self.outputs(self.fit(picture))
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        (only, *others) = outputs.values()
+        return outputs if others else only
 
     def outputs(self, fitted: Array) -> dict[str, Array]:
         """The model file's outputs, by name, for an array of exactly the network's input."""
