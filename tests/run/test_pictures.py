@@ -128,7 +128,9 @@ def test_a_picture_prepared_for_the_input_is_only_cropped(side: int, offset: int
     picture = _pixels(side, side + 3)
     left = round((side + 3 - 224) / 2)
     expected = picture[offset : offset + 224, left : left + 224]
-    assert_array_equal(fit_picture(picture, CROP, SIZE), expected)
+    fitted = fit_picture(picture, CROP, SIZE)
+    assert_array_equal(fitted, expected)
+    assert fitted.flags.c_contiguous
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (300, 260), (100, 60)])

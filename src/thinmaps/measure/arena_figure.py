@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ MOST_RUNS = 400  # rectangles of one buffer, before short gaps are closed
 
 WIDTH, HEIGHT = 1080, 440
 LEFT, TOP, RIGHT, BOTTOM = 74, 12, 12, 40
+LETTER_WIDTH, LETTER_HEIGHT = 6.5, 12.0
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
 Bitmap = NDArray[np.bool_]
@@ -35,15 +37,14 @@ def arena_figure(plan: Plan) -> str:
     """An `<svg>` element without scripts or external resources."""
     found = occupants(plan)
     shapes = [_shape(plan, occupant, i / max(len(found), 1)) for i, occupant in enumerate(found)]
-    labels = [_label(plan, occupant) for occupant in found]
     return (
         f'<svg id="arena" class="arena" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="The arena over the schedule">'
         '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><rect class="stripe" width="2" height="6"/></pattern></defs>'
         f'<rect class="plot" x="{LEFT}" y="{TOP}" width="{PLOT_WIDTH}" height="{PLOT_HEIGHT}"/>'
-        f"{''.join(shapes)}{''.join(_segment_borders(plan))}{''.join(labels)}"
-        f"{''.join(_axes(plan))}</svg>"
+        f"{''.join(_axes(plan))}{''.join(shapes)}{''.join(_segment_borders(plan))}"
+        f"{''.join(_labels(plan, found))}</svg>"
     )
 
 
@@ -132,20 +133,49 @@ def _runs(row: Bitmap) -> Iterator[tuple[int, int]]:
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def _label(plan: Plan, occupant: Occupant) -> str:
-    """The buffer's name where its shape has room for it."""
+class _Rectangle(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Rectangle) -> bool:
+        """Whether the two share a point."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+
+def _labels(plan: Plan, found: tuple[Occupant, ...]) -> Iterator[str]:
+    """Names of buffers, the largest first, where there is room and no other name."""
+    taken: list[_Rectangle] = []
+    outlines = [(_outline(plan, occupant), occupant) for occupant in found]
+    for box, occupant in sorted(outlines, key=lambda pair: -_area(pair[0])):
+        name = occupant.maps[-1] if occupant.maps else occupant.buffer.name
+        text = shortened(name, min(int((box.right - box.left) / LETTER_WIDTH), 28))
+        x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        half = len(text) * LETTER_WIDTH / 2
+        label = _Rectangle(x - half, y - LETTER_HEIGHT / 2, x + half, y + LETTER_HEIGHT / 2)
+        if len(text) < min(len(name), 5) or box.bottom - box.top < LETTER_HEIGHT:
+            continue
+        if not any(label.meets(other) for other in taken):
+            taken.append(label)
+            yield f'<text class="name" x="{x:.1f}" y="{y + 3.5:.1f}">{escape(text)}</text>'
+
+
+def _outline(plan: Plan, occupant: Occupant) -> _Rectangle:
+    """The rectangle around a buffer's shape."""
     first, last = occupant.life
-    left, right = _x(plan, first), _x(plan, last + 1)
-    low = _y(plan, occupant.buffer.offset)
-    high = _y(plan, occupant.buffer.offset + occupant.buffer.bytes)
-    room = int((right - left) / 6.5)
-    if room < 5 or low - high < 11:
-        return ""
-    name = occupant.maps[-1] if occupant.maps else occupant.buffer.name
-    return (
-        f'<text class="name" x="{(left + right) / 2:.1f}" y="{(low + high) / 2 + 3.5:.1f}">'
-        f"{escape(shortened(name, min(room, 28)))}</text>"
-    )
+    start = occupant.buffer.offset
+    end = start + occupant.buffer.bytes
+    return _Rectangle(_x(plan, first), _y(plan, end), _x(plan, last + 1), _y(plan, start))
+
+
+def _area(box: _Rectangle) -> float:
+    return (box.right - box.left) * (box.bottom - box.top)
 
 
 def _segment_borders(plan: Plan) -> Iterator[str]:

@@ -14,17 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thinmaps.file import Model
+from thinmaps.file import Model, check_writable, write_atomically
 from thinmaps.measure.accuracy import Classification
 from thinmaps.measure.arena_figure import arena_figure
 from thinmaps.measure.comparison import Comparison, Contestant
-from thinmaps.measure.report import MapRow, Report
+from thinmaps.measure.counting import count
+from thinmaps.measure.report import MapRow, Report, report
 from thinmaps.measure.words import bytes_in_words, percent, times
+from thinmaps.plan.build import build
 
 # Pictures below this many elements are kept exactly; larger ones become JPEG.
 EXACT_ELEMENTS = 400_000
@@ -49,6 +52,19 @@ class Page:
     pictures: Sequence[tuple[Picture, ...]] = ()
     comparison: Comparison | None = None
     classification: Classification | None = None
+
+
+def write_page(model: Model, path: str | Path, *, title: str) -> None:
+    """The page of a model alone, with what an engine counts and the layer-by-layer arena.
+
+    Raises:
+        BadArgument: the path cannot be written.
+    """
+    check_writable(Path(path))
+    plan = model.plan
+    whole = build(plan.source, schedule="layer").arena_bytes
+    page = Page(title, model, report(plan, count(plan)), whole)
+    write_atomically(Path(path), render(page).encode("utf-8"))
 
 
 def render(page: Page) -> str:

@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as tables for the terminal."""
+"""Results as tables for the terminal: reports, evaluations, comparisons, predictions."""
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
+from thinmaps.measure.comparison import Comparison
+from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.report import MapRow, Report
-from thinmaps.measure.words import bytes_in_words
+from thinmaps.measure.words import bytes_in_words, percent, times
 
 
-def terminal_tables(report: Report, notes: tuple[str, ...] = ()) -> RenderableType:
+def report_tables(report: Report, notes: tuple[str, ...] = ()) -> RenderableType:
     """The headline, one line per map, and the notes."""
     return Group(_headline(report), Text(), _maps(report), *(Text(f"note: {n}") for n in notes))
-
-
-def print_report(
-    report: Report, notes: tuple[str, ...] = (), console: Console | None = None
-) -> None:
-    """Print the tables to standard output; plain text where that is no terminal."""
-    (console or Console()).print(terminal_tables(report, notes))
 
 
 def _headline(report: Report) -> Table:
@@ -72,3 +68,71 @@ def _cells(row: MapRow) -> tuple[RenderableType, ...]:
         Text("caller's" if row.where == "caller" else held),
         moved,
     )
+
+
+def comparison_table(found: Comparison) -> RenderableType:
+    """Both sides, and how far apart their answers are."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("", "time", "quartiles", "CPU time", "peak of live heap"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for side in (found.ours, found.peer):
+        table.add_row(
+            side.name,
+            f"{side.ms:.2f} ms",
+            f"{side.ms_low:.2f} to {side.ms_high:.2f}",
+            f"{side.cpu_ms:.2f} ms",
+            f"{side.peak_bytes:,} bytes",
+        )
+    ratios = (times(found.time_ratio), "", "", times(found.memory_ratio))
+    table.add_row("ours / peer", *ratios, style="bold")
+    said = (
+        f"{100 * found.equal_fraction:.4f} % of the final maps' elements within one step, "
+        f"largest difference {found.max_step}; median of {found.rounds} interleaved rounds"
+    )
+    return Group(table, Text(said, "dim"))
+
+
+def evaluation_table(found: Classification | Detections | Segmentation) -> RenderableType:
+    """This network beside the float one."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("", "this network", "float network", "drop"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    if isinstance(found, Classification):
+        drop = _points(found.drop, found.drop_interval)
+        table.add_row("top-1", percent(found.top1), percent(found.float_top1), drop)
+        table.add_row("top-5", percent(found.top5), percent(found.float_top5), "")
+        table.add_row("agreement", percent(found.agreement), "", "")
+    elif isinstance(found, Detections):
+        drop = _points(found.drop, None)
+        table.add_row("mAP@0.5", percent(found.map50), percent(found.float_map50), drop)
+    else:
+        table.add_row("equal pixels", percent(found.pixel_agreement), "", "")
+    skipped = f", {len(found.skipped)} skipped: {found.skipped[0]}" if found.skipped else ""
+    return Group(table, Text(f"{found.pictures:,} pictures{skipped}", "dim"))
+
+
+def _points(drop: float | None, interval: Interval | None) -> str:
+    """A drop with its paired interval."""
+    if drop is None:
+        return "-"
+    between = f" ({interval.low:+.2f} to {interval.high:+.2f})" if interval else ""
+    return f"{drop:+.2f}{between}"
+
+
+def prediction_tables(found: Predictions) -> RenderableType:
+    """Each picture's answer, then what it took."""
+    skipped = [Text(f"skipped: {reason}", "red") for reason in found.skipped]
+    arena = Text(f"arena {found.arena_bytes:,} bytes ({bytes_in_words(found.arena_bytes)})", "dim")
+    return Group(*map(_prediction, found.pictures), *skipped, arena)
+
+
+def _prediction(found: Prediction) -> RenderableType:
+    """The picture's name and time, then its classes or what came out."""
+    table = Table.grid(padding=(0, 2))
+    for guess in found.top:
+        name = guess.name if guess.name is not None else f"class {guess.class_index}"
+        table.add_row("", f"{guess.score:.3f}", Text(name))
+    if not found.top:
+        for name, shape in found.outputs.items():
+            table.add_row("", Text(name), "x".join(map(str, shape)))
+    return Group(Text(f"{found.picture}  {found.milliseconds:.1f} ms", "bold"), table)

@@ -178,7 +178,8 @@ def _resize(
     """
     scaled = scaled or size
     if scaled == picture.shape[:2]:
-        return picture[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+        top, left = corner
+        return np.ascontiguousarray(picture[top : top + size[0], left : left + size[1]])
     rows, columns = picture.shape[0] / scaled[0], picture.shape[1] / scaled[1]
     box = (
         corner[1] * columns,

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands. What needs ONNX is imported by the commands that need it: `run` works without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from thinmaps.cli import options
+from thinmaps.cli.printing import (
+    print_json,
+    say,
+    show_comparison,
+    show_evaluation,
+    show_predictions,
+    show_report,
+)
+from thinmaps.cli.progress import LateBar
+from thinmaps.file import check_writable, load, save
+
+app = typer.Typer(
+    name="thinmaps",
+    help="Runs trained convolutional networks in a fraction of the memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ThinFile = Annotated[str, typer.Argument(metavar="MODEL.thin", show_default=False)]
+OnnxFile = Annotated[str, typer.Argument(metavar="MODEL.onnx", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the engine.")]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(metavar="PICTURES", help="A folder, .npy or .npz. Not needed for QDQ files."),
+]
+Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where it goes.")]
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Runs trained convolutional networks in a fraction of the memory."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"thinmaps {version_of('thinmaps')}")
+        raise typer.Exit
+
+
+@app.command()
+def compress(
+    model: OnnxFile,
+    output: Output,
+    calibrate: Calibrate = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")] = None,
+    order: Annotated[options.Order | None, typer.Option(help="Channels as trained.")] = None,
+    fit: Annotated[options.Fit | None, typer.Option(help="Pictures of other sizes.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the input.")] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[EDGE=]ID[:OPTIONS]", help="Such as cat=narrow:4, or zero_bitmap."),
+    ] = None,
+    schedule: Annotated[Literal["mixed", "stream", "layer"], typer.Option()] = "mixed",
+    stripe: Annotated[int, typer.Option(min=1, help="Rows of the last map per turn.")] = 1,
+    arena: Annotated[str | None, typer.Option(metavar="BYTES", help="A budget: 64KiB.")] = None,
+    labels: Annotated[str | None, typer.Option(help="CSV of the calibration pictures.")] = None,
+    names: Annotated[str | None, typer.Option(help="Class names, one per line.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a .thin file of an ONNX network, float or QDQ."""
+    from thinmaps.compress import compress as compress_network
+    from thinmaps.measure.labels import read_names
+
+    check_writable(Path(output))
+    with LateBar() as bar:
+        compressed = compress_network(
+            model,
+            calibrate,
+            preprocessing=options.preprocessing(mean, std, order, fit),
+            labels=labels,
+            names=read_names(names) if names else (),
+            progress=bar,
+            size=options.size(size),
+            schedule=schedule,
+            stripe_rows=stripe,
+            arena_bytes=options.byte_count(arena),
+            codec=options.codec(codec or []),
+        )
+        save(compressed, output)
+    show_report(compressed, json)
+
+
+@app.command()
+def run(
+    model: ThinFile,
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", show_default=False)],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The output: a picture, or .npz."),
+    ] = None,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Answer pictures: the five best classes, or another picture."""
+    from thinmaps.measure.prediction import predict_all
+
+    with LateBar() as bar:
+        found = predict_all(load(model), pictures, output=output, threads=threads, progress=bar)
+    show_predictions(found, json)
+
+
+@app.command()
+def show(
+    model: ThinFile,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    json: Json = False,
+) -> None:
+    """Say where every byte goes."""
+    loaded = load(model)
+    if html is not None:
+        from thinmaps.measure.html import write_page
+
+        write_page(loaded, html, title=Path(model).stem)
+        say(f"wrote {html}")
+    show_report(loaded, json)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: ThinFile,
+    images: Annotated[str, typer.Option(help="A folder of pictures, .npy or .npz.")],
+    labels: Annotated[
+        str | None, typer.Option(help="CSV with filename,class_index; for detect the VOC folder.")
+    ] = None,
+    task: Annotated[Literal["classify", "detect", "segment"], typer.Option()] = "classify",
+    reference: Annotated[
+        str | None, typer.Option("--float", metavar="MODEL.onnx", help="To compare with.")
+    ] = None,
+    anchors: Annotated[
+        str | None, typer.Option(metavar="FILE.cfg", help="For detect: Darknet's configuration.")
+    ] = None,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Measure accuracy, and agreement with the float network."""
+    from thinmaps.measure.evaluate import evaluate as evaluate_model
+
+    with LateBar() as bar:
+        found = evaluate_model(
+            load(model),
+            images,
+            labels,
+            task=task,
+            reference=reference,
+            anchors=anchors,
+            threads=threads,
+            progress=bar,
+        )
+    show_evaluation(found, json)
+
+
+@app.command()
+def bench(
+    model: ThinFile,
+    against: Annotated[Literal["onnxruntime"], typer.Option(help="The peer.")] = "onnxruntime",
+    images: Annotated[str | None, typer.Option(help="Pictures to run on.")] = None,
+    rounds: Annotated[int, typer.Option(min=9, help="Interleaved rounds.")] = 15,
+    json: Json = False,
+) -> None:
+    """Compare time and memory with ONNX Runtime."""
+    del against  # there is one peer; the option keeps its place for others
+    from thinmaps.measure.bench import bench as bench_model
+
+    with LateBar() as bar:
+        found = bench_model(load(model), images, rounds=rounds, progress=bar)
+    show_comparison(found, json)
+
+
+@app.command()
+def export(
+    model: ThinFile,
+    onnx: Annotated[str, typer.Option(metavar="FILE.onnx", help="Where it goes.")],
+    json: Json = False,
+) -> None:
+    """Write standard ONNX QDQ that any runtime reproduces."""
+    from thinmaps.export.onnx_qdq import export as export_model
+
+    export_model(load(model), onnx)
+    say(f"wrote {onnx}")
+    if json:
+        print_json({"onnx": onnx, "bytes": Path(onnx).stat().st_size})
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER")] = "demo-out",
+    json: Json = False,
+) -> None:
+    """Run the whole main job on data that ships with the package."""
+    from rich.console import Console
+
+    from thinmaps.demo.main import run as run_demo
+
+    page = run_demo(Path(output), Console(stderr=json))
+    if json:
+        print_json({"report": str(page)})

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results to standard output, as tables or as JSON; words to people on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from thinmaps.file import Model
+from thinmaps.measure import show
+from thinmaps.measure.comparison import Comparison
+from thinmaps.measure.counting import count
+from thinmaps.measure.evaluate import Evaluation
+from thinmaps.measure.prediction import Predictions
+from thinmaps.measure.report import report
+from thinmaps.measure.words import percent
+
+# Lines of a table that goes to a file or a pipe are never cut.
+PIPE_COLUMNS = 200
+
+
+def print_json(values: Any) -> None:
+    """One JSON document."""
+    print(json.dumps(values, indent=2))
+
+
+def print_table(table: RenderableType) -> None:
+    """For people; plain text where nobody looks."""
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+
+
+def say(sentence: str) -> None:
+    """A word beside the result."""
+    print(sentence, file=sys.stderr)
+
+
+def show_report(model: Model, as_json: bool) -> None:
+    """Where the bytes go, and what compressing cost."""
+    found = report(model.plan, count(model.plan))
+    if as_json:
+        print_json({**found.to_json(), "drop": model.drop, "notes": model.notes})
+        return
+    print_table(show.report_tables(found, model.notes))
+    if model.drop is not None:
+        say(f"drop against the float network on held-out pictures: {percent(model.drop)}")
+
+
+def show_predictions(found: Predictions, as_json: bool) -> None:
+    """Answers to pictures."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_table(show.prediction_tables(found))
+
+
+def show_evaluation(found: Evaluation, as_json: bool) -> None:
+    """Accuracy, and a sentence about what is not known."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_table(show.evaluation_table(found.result))
+    if found.note:
+        say(found.note)
+
+
+def show_comparison(found: Comparison, as_json: bool) -> None:
+    """Time and memory beside the peer's."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_table(show.comparison_table(found))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench`: time and memory of one inference beside ONNX Runtime's, after checking the answers.
+
+The peer runs what `export` writes for the same network, up to the last maps (the float operators
+behind them run on neither side), without the functions that emulate codecs, which would only slow
+it down. Both sides have one thread, their inputs and outputs in buffers made before, and take
+turns; the median of the rounds counts. Memory: see `live_heap`; ONNX
+Runtime counts without its arena allocator, which keeps memory that no map needs.
+
+Differences of the final maps are in steps of their quantisation. A head's float32 output has none;
+there 1/255 of its range counts as one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps.calibrate.float_maps import real_values
+from thinmaps.calibrate.picture_set import network_values, open_pictures
+from thinmaps.errors import BadArgument
+from thinmaps.export.onnx_qdq import to_onnx
+from thinmaps.file import Model, save
+from thinmaps.measure.comparison import Comparison, Contestant
+from thinmaps.measure.live_heap import count_in_process
+from thinmaps.measure.peer import open_peer, peer_name, refuse_crippled
+from thinmaps.run.engine import Engine
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+ROUNDS = 15
+ROUND_SECONDS = 0.03  # a round repeats a short run until it takes about as long
+PICTURES_TO_COMPARE = 8
+CHILD = "thinmaps.measure.heap_child"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one run in every round: on the clock, and of CPU time in all threads."""
+
+    clock: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+
+def bench(
+    model: Model,
+    images: str | Path | Sequence[Array] | Array | None = None,
+    *,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare `model` with ONNX Runtime on pictures, or on one of noise.
+
+    `images` is a folder, an .npy or .npz file, an iterable of pictures or one picture. At most
+    eight count for equality, the first is the one that is timed. `rounds` is at least 2.
+
+    Raises:
+        BadArgument: the network takes several inputs; the heap cannot be counted here.
+        BadModel: ONNX Runtime does not run the export as the integer network that it is.
+        BadData: no picture can be used.
+    """
+    source = model.plan.source
+    if len(source.inputs) != 1:
+        raise BadArgument(f"bench feeds networks of one input, this has {', '.join(source.inputs)}")
+    pictures = _pictures(model, images)
+    real = [real_values(picture, model.preprocessing)[None] for picture in pictures]
+    with TemporaryDirectory(prefix="thinmaps-") as folder:
+        plain, coded = Path(folder) / "plain.onnx", Path(folder) / "coded.onnx"
+        plain.write_bytes(to_onnx(source).SerializeToString())
+        coded.write_bytes(to_onnx(source, model.plan.codecs).SerializeToString())
+        refuse_crippled(plain, source)
+        difference = _steps_apart(model, coded, pictures, real)
+        ours, peer = _interleaved(
+            [_our_run(model, pictures[0]), _peer_run(plain, real[0])], rounds, progress
+        )
+        peaks = _peaks(model, Path(folder), plain, pictures[0], real[0])
+    return Comparison(
+        ours=_contestant("thinmaps", ours, peaks[0]),
+        peer=_contestant(peer_name(), peer, peaks[1]),
+        equal_fraction=float(np.mean(difference <= 1)),
+        max_step=round(float(difference.max())),
+        rounds=rounds,
+    )
+
+
+def _pictures(model: Model, images: str | Path | Sequence[Array] | Array | None) -> list[Array]:
+    """Network inputs to compare on."""
+    source = model.plan.source
+    spec = source.maps[source.inputs[0]]
+    if images is None:
+        generator = np.random.default_rng(0)
+        if spec.dtype == "uint8":
+            return [generator.integers(0, 256, spec.shape, np.uint8)]
+        return [generator.standard_normal(spec.shape, np.float32)]
+    given = [images] if isinstance(images, np.ndarray) else images
+    chosen = open_pictures(given).at_most(PICTURES_TO_COMPARE)
+    return [
+        network_values(name, picture, spec.shape, model.preprocessing)
+        for name, picture in chosen.read()
+    ]
+
+
+def _steps_apart(
+    model: Model, exported: Path, pictures: Sequence[Array], real: Sequence[Array]
+) -> Array:
+    """Differences of all final-map elements, in steps."""
+    engine, session = Engine(model.plan), open_peer(exported)
+    maps = model.plan.source.maps
+    found = []
+    for picture, values in zip(pictures, real, strict=True):
+        theirs = session.run(None, {session.get_inputs()[0].name: values})
+        for (name, mine), other in zip(engine.maps(picture).items(), theirs, strict=True):
+            spec = maps[name]
+            planes = np.moveaxis(mine, -1, 0).reshape(other.shape)
+            if spec.dtype == "uint8":
+                codes = np.rint(other / np.float32(spec.scale)) + spec.zero_point
+                found.append(np.abs(codes - planes).ravel())
+            else:
+                step = max(float(np.ptp(planes)) / 255, 1e-12)
+                found.append((np.abs(other - planes) / step).ravel())
+    return np.concatenate(found)
+
+
+def _our_run(model: Model, picture: Array) -> Callable[[], object]:
+    engine = Engine(model.plan)
+    outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
+    return lambda: engine.run_into([picture], outputs)
+
+
+def _peer_run(exported: Path, values: Array) -> Callable[[], object]:
+    session = open_peer(exported)
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, values)
+    for entry in session.get_outputs():
+        binding.bind_output(entry.name, "cpu")
+    # `values` stays referenced: the binding holds its address only.
+    return lambda: (session.run_with_iobinding(binding), values)
+
+
+def _interleaved(
+    runs: Sequence[Callable[[], object]], rounds: int, progress: Progress | None
+) -> list[Timing]:
+    """Time the contestants in turns, so that a slower moment of the machine meets all of them."""
+    repeats = [_repeats(run) for run in runs]
+    samples: list[list[tuple[float, float]]] = [[] for _ in runs]
+    for done in range(1, rounds + 1):
+        for run, count, taken in zip(runs, repeats, samples, strict=True):
+            clock, cpu = time.perf_counter(), time.process_time()
+            for _ in range(count):
+                run()
+            taken.append(
+                ((time.perf_counter() - clock) / count, (time.process_time() - cpu) / count)
+            )
+        if progress:
+            progress("timing", done, rounds)
+    return [Timing(*(tuple(column) for column in zip(*taken, strict=True))) for taken in samples]
+
+
+def _repeats(run: Callable[[], object]) -> int:
+    """Runs per round; a warm run says how long one takes."""
+    run()
+    start = time.perf_counter()
+    run()
+    return max(1, round(ROUND_SECONDS / max(time.perf_counter() - start, 1e-6)))
+
+
+def _peaks(
+    model: Model, folder: Path, exported: Path, picture: Array, values: Array
+) -> tuple[int, int]:
+    """Live heap of one warm run of each side."""
+    thin, ours_input, peer_input = (
+        folder / name for name in ("model.thin", "ours.npy", "peer.npy")
+    )
+    save(model, thin)
+    np.save(ours_input, picture)
+    np.save(peer_input, values)
+    return (
+        count_in_process(CHILD, ["ours", str(thin), str(ours_input)]),
+        count_in_process(CHILD, ["peer", str(exported), str(peer_input)]),
+    )
+
+
+def _contestant(name: str, timing: Timing, peak_bytes: int) -> Contestant:
+    """Medians and quartiles in milliseconds."""
+    milliseconds = [1000 * seconds for seconds in timing.clock]
+    low, _, high = quantiles(milliseconds, n=4)
+    cpu = 1000 * median(timing.cpu)
+    return Contestant(name, median(milliseconds), peak_bytes, low, high, cpu)
