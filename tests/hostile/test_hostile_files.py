@@ -306,6 +306,10 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
         "which exists already",
     ),
     "an output of nothing": (set_at("source", "outputs", to=["absent"]), "is made by no node"),
+    "an output given twice": (
+        lambda d, a: d["source"]["outputs"].append(d["source"]["outputs"][0]),
+        "stands twice among",
+    ),
     "an output that is an input": (
         set_at("source", "outputs", to=["picture"]),
         "does not read exactly",

@@ -67,8 +67,11 @@ class Network:
 
 def _check_wiring(network: Network) -> None:
     """Refuse duplicate names, reads before writes, and outputs that nothing makes."""
+    for names in (network.inputs, network.outputs):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BadModel(f"{twice[0]!r} stands twice among the network's inputs or outputs")
     made = set(network.inputs)
-    names: set[str] = set()
+    node_names: set[str] = set()
     for node in network.nodes:
         missing = [name for name in node.inputs if name not in made]
         if missing:
@@ -77,10 +80,10 @@ def _check_wiring(network: Network) -> None:
             )
         if node.output in made:
             raise BadModel(f"node {node.name!r} makes {node.output!r}, which exists already")
-        if node.name in names:
+        if node.name in node_names:
             raise BadModel(f"two nodes are named {node.name!r}")
         made.add(node.output)
-        names.add(node.name)
+        node_names.add(node.name)
     if unknown := [name for name in network.outputs if name not in made]:
         raise BadModel(f"the network's output {unknown[0]!r} is made by no node")
     if set(network.maps) != made:
