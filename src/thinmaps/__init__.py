@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinmaps.compress import compress
+    from thinmaps.compression import compress
     from thinmaps.errors import ThinmapsError
     from thinmaps.file import Model, load, save
     from thinmaps.inference import Engine
@@ -27,7 +27,7 @@ _HOMES = {
     "Model": "thinmaps.file",
     "Preprocessing": "thinmaps.types",
     "ThinmapsError": "thinmaps.errors",
-    "compress": "thinmaps.compress",
+    "compress": "thinmaps.compression",
     "load": "thinmaps.file",
     "save": "thinmaps.file",
 }
@@ -49,5 +49,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'thinmaps' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # `thinmaps.compress` is the function, not the module of that name
+    globals()[name] = value
     return value
