@@ -11,6 +11,7 @@ by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from thinmaps.errors import BadModel
-from thinmaps.graph.onnx_graph import default_opset, static_shape
+from thinmaps.graph.onnx_graph import Shape, default_opset, static_shape
 
 DEFAULT_SIZE = (224, 224)
 _POOLS_CORRECTED = 22  # version of the standard operators
@@ -74,6 +75,18 @@ class _Walk:
         self.nodes.append(node)
         if all(name in self.types or name in self.constants for name in node.input if name):
             self.types.update(self._infer(node))
+            self._check_elements(node)
+
+    def _check_elements(self, node: onnx.NodeProto) -> None:
+        """A Reshape that spells out every size is not checked by shape inference."""
+        if node.op_type != "Reshape":
+            return
+        before, after = (self._shape(name) for name in (node.input[0], node.output[0]))
+        if before is not None and after is not None and math.prod(before) != math.prod(after):
+            raise BadModel(self._misfit(node, f"it makes {after} of {before}"))
+
+    def _shape(self, name: str) -> Shape | None:
+        return static_shape(self.types[name]) if name in self.types else None
 
     def _folds(self, node: onnx.NodeProto) -> bool:
         if node.domain not in ("", "ai.onnx") or node.op_type == "DequantizeLinear":
@@ -115,7 +128,8 @@ class _Walk:
                 )
             )
         except Exception as error:  # the binding raises several unrelated types
-            raise BadModel(self._misfit(node, error)) from None
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "unknown sizes"
+            raise BadModel(self._misfit(node, reason)) from None
 
     def _version(self, node: onnx.NodeProto) -> int:
         """Pools are inferred by their newest rule: no window may start in the last padding.
@@ -125,9 +139,8 @@ class _Walk:
         pools = ("MaxPool", "AveragePool")
         return max(self.opset, _POOLS_CORRECTED) if node.op_type in pools else self.opset
 
-    def _misfit(self, node: onnx.NodeProto, error: Exception) -> str:
+    def _misfit(self, node: onnx.NodeProto, reason: str) -> str:
         name = node.name or node.output[0]
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "sizes do not fit"
         cure = ""
         if self.size is not None:
             cure = f"; this network does not accept --size {self.size[0]}x{self.size[1]}"

@@ -77,9 +77,6 @@ def slice_of(op: Op, draft: Draft) -> None:
     """Slice with constant bounds; negative indices count from the end."""
     name, _ = draft.image(op)
     shape = draft.view(op).shape
-    if draft.output_shape(op) == shape:
-        draft.alias(op)
-        return
     starts, ends = draft.parameter(op, "starts", 1), draft.parameter(op, "ends", 2)
     axes, steps = draft.parameter(op, "axes", 3), draft.parameter(op, "steps", 4)
     assert starts is not None, "shape inference has seen the bounds"
@@ -92,7 +89,10 @@ def slice_of(op: Op, draft: Draft) -> None:
             raise Refusal(f"it slices backwards (step {step})")
         start, _, _ = slice(int(starts[index]), int(ends[index]), step).indices(shape[axis])
         taken[axis] = (start, step)
-    draft.make(op, _slice(taken), (name,))
+    if draft.output_shape(op) == shape:
+        draft.alias(op)
+    else:
+        draft.make(op, _slice(taken), (name,))
 
 
 def pad(op: Op, draft: Draft) -> None:

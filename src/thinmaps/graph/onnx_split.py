@@ -36,6 +36,8 @@ from thinmaps.graph.operators import Slice
 
 CONVERSIONS: Mapping[str, Convert] = {**WINDOWED, **POINTWISE, **LAYOUT, **QUANTISING}
 
+_BEHIND_ONLY = "it is supported behind the last map only"
+
 
 @dataclass
 class Behind:
@@ -74,40 +76,31 @@ def _place(op: Op, draft: Draft, behind: Behind) -> None:
     roots: dict[str, str] = {}
     for name in inputs:
         roots |= behind.roots.get(name, {})
-    reason = None if roots else _try_map(op, draft)
-    if reason is None and not roots:
-        return
+    reason = _BEHIND_ONLY
+    if not roots and op.op_type in CONVERSIONS:
+        try:
+            CONVERSIONS[op.op_type](op, draft)
+            return
+        except Refusal as refusal:
+            reason = str(refusal)
     try:
         tail_node(op, draft)
     except Refusal as refusal:
-        _refuse(op, str(refusal), reason, roots, behind)
+        _refuse(op, str(refusal) if reason == _BEHIND_ONLY else reason, roots, behind)
         return
     behind.reads.update(inputs)
     for name in op.outputs:
-        behind.roots[name] = roots or {str(op): str(reason)}
+        behind.roots[name] = roots or {str(op): reason}
 
 
-def _try_map(op: Op, draft: Draft) -> str | None:
-    """Make the node a map; returns why it cannot be one."""
-    if op.op_type not in CONVERSIONS:
-        return "the operator is not supported"
-    try:
-        CONVERSIONS[op.op_type](op, draft)
-    except Refusal as refusal:
-        return str(refusal)
-    return None
-
-
-def _refuse(
-    op: Op, tail_reason: str, map_reason: str | None, roots: Mapping[str, str], behind: Behind
-) -> None:
+def _refuse(op: Op, reason: str, roots: Mapping[str, str], behind: Behind) -> None:
     """Blame the node itself, or those that took its inputs out of the maps."""
     behind.lost.update(op.outputs)
     if op.op_type in CONVERSIONS and roots:
         for who, why in roots.items():
             behind.refused.setdefault(who, f"{why} ({op} follows)")
     else:
-        behind.refused[str(op)] = map_reason or tail_reason
+        behind.refused[str(op)] = reason
 
 
 def without_trailing(nodes: list[FloatNode], draft: Draft) -> list[FloatNode]:
