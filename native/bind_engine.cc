@@ -71,8 +71,8 @@ class Builder {
 
   void Node(std::string name, std::string op, std::vector<int32_t> inputs, int32_t output,
             int32_t state, const Array<int32_t>& integers, const Array<int8_t>& weights,
-            const Array<int32_t>& bias, const Array<float>& multiplier,
-            const Array<uint8_t>& table, std::string codec_id) {
+            const Array<int32_t>& bias, const Array<float>& multiplier, const Array<uint8_t>& table,
+            std::string codec_id) {
     description_.nodes.push_back({std::move(name), std::move(op), std::move(inputs), output, state,
                                   Copy(integers), Copy(weights), Copy(bias), Copy(multiplier),
                                   Copy(table), std::move(codec_id)});
@@ -132,9 +132,8 @@ class BoundEngine {
     if (!views_free_) throw std::runtime_error("this engine is running; clone it to run two");
     const auto steps = static_cast<int32_t>(engine_.model().steps().size());
     if (first < 0 || first > stop || stop > steps) {
-      throw std::invalid_argument("steps " + std::to_string(first) + " to " +
-                                  std::to_string(stop) + " are not among the plan's " +
-                                  std::to_string(steps));
+      throw std::invalid_argument("steps " + std::to_string(first) + " to " + std::to_string(stop) +
+                                  " are not among the plan's " + std::to_string(steps));
     }
     const Views views(*this, buffers);
     nb::gil_scoped_release released;
@@ -150,8 +149,7 @@ class BoundEngine {
  private:
   static int32_t CheckThreads(int32_t threads) {
     if (threads < 1 || threads > 256) {
-      throw std::invalid_argument("an engine has 1 to 256 threads, got " +
-                                  std::to_string(threads));
+      throw std::invalid_argument("an engine has 1 to 256 threads, got " + std::to_string(threads));
     }
     return threads;
   }
@@ -190,16 +188,14 @@ class BoundEngine {
 
     void Take(size_t i, PyObject* buffer) {
       External& external = bound_.externals_[i];
-      const MapDescription& map =
-          bound_.engine_.model().maps()[static_cast<size_t>(external.map)];
+      const MapDescription& map = bound_.engine_.model().maps()[static_cast<size_t>(external.map)];
       const bool is_input = i < static_cast<size_t>(bound_.inputs_);
       Py_buffer& view = bound_.views_[i];
       const int flags = PyBUF_C_CONTIGUOUS | (is_input ? 0 : PyBUF_WRITABLE);
       if (PyObject_GetBuffer(buffer, &view, flags) != 0) throw nb::python_error();
       ++taken_;
       const int64_t row_bytes = int64_t{map.width} * map.pixel_bytes;
-      if (view.len < row_bytes || view.len % row_bytes != 0 ||
-          view.len > row_bytes * map.height) {
+      if (view.len < row_bytes || view.len % row_bytes != 0 || view.len > row_bytes * map.height) {
         throw std::invalid_argument("map '" + map.name + "' needs whole rows of " +
                                     std::to_string(row_bytes) + " bytes, got " +
                                     std::to_string(view.len) + " bytes");
@@ -223,8 +219,9 @@ class BoundEngine {
 
 void BindEngine(nb::module_& m) {
   using namespace nb::literals;
-  m.def("isa", [] { return std::string(NameOf(ChosenIsa())); },
-        "The instruction set that engines use unless told otherwise.");
+  m.def(
+      "isa", [] { return std::string(NameOf(ChosenIsa())); },
+      "The instruction set that engines use unless told otherwise.");
   nb::class_<SharedWeights>(m, "Weights").def(nb::init<>());
   nb::class_<Model>(m, "Model").def_prop_ro("weights_bytes", &Model::weights_bytes);
   nb::class_<Builder>(m, "Builder")

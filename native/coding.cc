@@ -39,11 +39,11 @@ class Coding {
     blueprint.NeedSameShape(raw, encoded);
     blueprint.Need(encoded.buffer >= 0 && encoded.pixel_bytes == 0,
                    "an encoded map in the arena, got '" + encoded.name + "'");
-    blueprint.Need(unit_rows_ >= 1 && unit_rows_ <= kMostUnitRows &&
-                       encoded.unit_rows == unit_rows_,
-                   "units of 1 to 4096 rows, the same wherever the map is "
-                   "read; got " + std::to_string(unit_rows_) + " and " +
-                       std::to_string(encoded.unit_rows));
+    blueprint.Need(
+        unit_rows_ >= 1 && unit_rows_ <= kMostUnitRows && encoded.unit_rows == unit_rows_,
+        "units of 1 to 4096 rows, the same wherever the map is "
+        "read; got " +
+            std::to_string(unit_rows_) + " and " + std::to_string(encoded.unit_rows));
     const auto& buffer = blueprint.description.buffers[static_cast<size_t>(encoded.buffer)];
     const int64_t prefix = variable_ ? static_cast<int64_t>(kLengthBytes) : 0;
     blueprint.Need(unit_bytes_ >= 0 && last_unit_bytes_ >= 0 &&

@@ -267,7 +267,8 @@ std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) 
   CheckFilters(blueprint, filter_bytes);
   const auto axis = transposed ? Axis::Transposed : Axis::Sliding;
   return std::make_unique<Convolution>(
-      blueprint, shape, axis(window.kernel[0], window.stride[0], window.dilation[0], window.pads[0]),
+      blueprint, shape,
+      axis(window.kernel[0], window.stride[0], window.dilation[0], window.pads[0]),
       axis(window.kernel[1], window.stride[1], window.dilation[1], window.pads[1]),
       RoundThenShift(out.zero_point, node.integers[11], node.integers[12]));
 }

@@ -67,8 +67,7 @@ class Depthwise final : public Kernel {
     std::array<const uint8_t*, kMostTaps> rows;
     for (int32_t r = 0; r < window_.kernel[0]; ++r) {
       const int32_t place = row * window_.stride[0] - window_.pads[0] + r * window_.dilation[0];
-      rows[static_cast<size_t>(r)] =
-          place >= 0 && place < in_.height ? input.Row(place) : nullptr;
+      rows[static_cast<size_t>(r)] = place >= 0 && place < in_.height ? input.Row(place) : nullptr;
     }
     std::array<const uint8_t*, kMostTaps> pixels;
     uint8_t* out = output.Row(row);
@@ -78,13 +77,12 @@ class Depthwise final : public Kernel {
         const uint8_t* source = rows[t / taps_across];
         const int32_t place = left + static_cast<int32_t>(t % taps_across) * window_.dilation[1];
         const bool inside = source != nullptr && place >= 0 && place < in_.width;
-        pixels[t] = inside ? source + static_cast<ptrdiff_t>(place) * input.pixel_bytes
-                           : padding_.data();
+        pixels[t] =
+            inside ? source + static_cast<ptrdiff_t>(place) * input.pixel_bytes : padding_.data();
       }
       loops_.depthwise(pixels.data(), static_cast<int32_t>(taps), out_.channels,
-                       filters_->weights.data(), filters_->bias.data(),
-                       filters_->multiplier.data(), rounding_,
-                       out + static_cast<ptrdiff_t>(column) * output.pixel_bytes);
+                       filters_->weights.data(), filters_->bias.data(), filters_->multiplier.data(),
+                       rounding_, out + static_cast<ptrdiff_t>(column) * output.pixel_bytes);
     }
   }
 

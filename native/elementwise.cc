@@ -77,8 +77,7 @@ class Quantise final : public RowWise {
  protected:
   void RunRow(const Memory& memory, int32_t row, Range columns) const override {
     for (int32_t column = columns.first; column < columns.stop; ++column) {
-      const auto* x =
-          reinterpret_cast<const float*>(Pixel(memory.maps[input_], row, column));
+      const auto* x = reinterpret_cast<const float*>(Pixel(memory.maps[input_], row, column));
       loops_.quantise(x, out_.scale, out_.channels, rounding_,
                       Pixel(memory.maps[output_], row, column));
     }
@@ -125,8 +124,8 @@ class Binary : public RowWise {
  protected:
   void RunRow(const Memory& memory, int32_t row, Range columns) const final {
     const MapView& output = memory.maps[output_];
-    const bool dense = a_.IsDense(memory, out_) && b_.IsDense(memory, out_) &&
-                       Dense(output, out_.channels);
+    const bool dense =
+        a_.IsDense(memory, out_) && b_.IsDense(memory, out_) && Dense(output, out_.channels);
     const int32_t step = dense ? columns.stop - columns.first : 1;
     for (int32_t column = columns.first; column < columns.stop; column += step) {
       Elements(a_.At(memory, row, column), b_.At(memory, row, column), step * out_.channels,
@@ -155,8 +154,7 @@ class Binary : public RowWise {
 
 class Add final : public Binary {
  public:
-  explicit Add(const Blueprint& blueprint)
-      : Binary(blueprint), ratio_(blueprint.node.multiplier) {}
+  explicit Add(const Blueprint& blueprint) : Binary(blueprint), ratio_(blueprint.node.multiplier) {}
 
  protected:
   void Elements(const uint8_t* a, const uint8_t* b, int32_t count, uint8_t* out) const override {
@@ -237,9 +235,9 @@ std::unique_ptr<const Kernel> MakeLookup(const Blueprint& blueprint) {
   blueprint.NeedBytes(out);
   blueprint.NeedSameShape(blueprint.input(0), out);
   const size_t entries = blueprint.node.table.size();
-  blueprint.Need(entries == 256 || entries == 256 * static_cast<size_t>(out.channels),
-                 "one table of 256 entries, or one per channel, got " + std::to_string(entries) +
-                     " entries");
+  blueprint.Need(
+      entries == 256 || entries == 256 * static_cast<size_t>(out.channels),
+      "one table of 256 entries, or one per channel, got " + std::to_string(entries) + " entries");
   return std::make_unique<Lookup>(blueprint);
 }
 

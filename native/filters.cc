@@ -52,9 +52,9 @@ void CheckFilters(const Blueprint& blueprint, size_t weights_per_channel) {
     for (size_t i = 0; i < weights_per_channel; ++i) {
       reach += 255 * std::abs(static_cast<int64_t>(node.weights[k * weights_per_channel + i]));
     }
-    blueprint.Need(reach < (int64_t{1} << 31),
-                   "sums that fit 32 bits; output channel " + std::to_string(k) + " reaches " +
-                       std::to_string(reach));
+    blueprint.Need(reach < (int64_t{1} << 31), "sums that fit 32 bits; output channel " +
+                                                   std::to_string(k) + " reaches " +
+                                                   std::to_string(reach));
   }
 }
 

@@ -109,12 +109,12 @@ struct Blueprint {
     }
   }
   void NeedInputs(size_t count) const {
-    Need(node.inputs.size() == count, std::to_string(count) + " inputs, got " +
-                                          std::to_string(node.inputs.size()));
+    Need(node.inputs.size() == count,
+         std::to_string(count) + " inputs, got " + std::to_string(node.inputs.size()));
   }
   void NeedIntegers(size_t count) const {
-    Need(node.integers.size() == count, std::to_string(count) + " integers, got " +
-                                            std::to_string(node.integers.size()));
+    Need(node.integers.size() == count,
+         std::to_string(count) + " integers, got " + std::to_string(node.integers.size()));
   }
   // Raw uint8 maps, as every operator but the border ones reads and writes.
   void NeedBytes(const MapDescription& map) const {

@@ -2,8 +2,8 @@
 // Counts the live heap of a process: start it with this library in LD_PRELOAD.
 //
 // Bytes are what the allocator reserves for a block (malloc_usable_size), so the same figure for
-// every program; anonymous mappings made by mmap count until they are unmapped whole. `count` is the
-// number of allocations since the last reset, `peak` the largest live size since then.
+// every program; anonymous mappings made by mmap count until they are unmapped whole. `count` is
+// the number of allocations since the last reset, `peak` the largest live size since then.
 #include <dlfcn.h>
 #include <malloc.h>
 #include <sys/mman.h>

@@ -98,8 +98,8 @@ void DotPixels(const uint8_t* const* pixels, int32_t taps, int32_t channels, con
       x[p] = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(quad));
     }
     for (int k = 0; k < 4; ++k) {
-      const __m256i filter = _mm256_cvtepi8_epi16(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(filters + 16 * k)));
+      const __m256i filter =
+          _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(filters + 16 * k)));
       for (int p = 0; p < kPixels; ++p) {
         sum[p][k] = _mm256_add_epi32(sum[p][k], _mm256_madd_epi16(x[p], filter));
       }
@@ -193,7 +193,7 @@ void Dot(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_
 #endif
 
 inline void Requantise(const int32_t* sums, const float* multiplier, int32_t count,
-                const Rounding& rounding, uint8_t* out) {
+                       const Rounding& rounding, uint8_t* out) {
   const Rounding r = rounding;
   for (int32_t i = 0; i < count; ++i) {
     out[i] = RoundToByte(static_cast<float>(sums[i]) * multiplier[i], r);
@@ -298,7 +298,7 @@ void Blend(const uint8_t* const* corners, const int32_t* weights, int32_t channe
 }  // namespace
 
 extern const Loops THINMAPS_LOOPS;
-const Loops THINMAPS_LOOPS = {Dot,   Finish,    Depthwise, Largest, Accumulate,
-                              Scale, Add,       Multiply,  Quantise, Blend};
+const Loops THINMAPS_LOOPS = {Dot,   Finish, Depthwise, Largest,  Accumulate,
+                              Scale, Add,    Multiply,  Quantise, Blend};
 
 }  // namespace thinmaps

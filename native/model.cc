@@ -78,8 +78,8 @@ Model::Model(Description description, Isa isa, PackedWeights& packed)
   // Kernels keep what they need: the unpacked tensors are let go one by one.
   for (auto& node : description_.nodes) {
     kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa), packed}));
-    node = NodeDescription{node.name, node.op, node.inputs, node.output, node.state, {}, {}, {}, {},
-                           {}, {}};
+    node = NodeDescription{node.name, node.op, node.inputs, node.output, node.state, {},
+                           {},        {},      {},          {},          {}};
   }
   for (const auto& step : description_.steps) {
     Need(Within(step.node, kernels_.size()),

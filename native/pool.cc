@@ -56,9 +56,8 @@ class MaxPool final : public Kernel {
       for (int32_t column = area.columns.first; column < area.columns.stop; ++column) {
         uint8_t* out = output.Row(row) + static_cast<ptrdiff_t>(column) * output.pixel_bytes;
         std::fill_n(out, out_.channels, uint8_t{0});
-        VisitWindow(window_, in_, memory.maps[input_], row, column, [&](const uint8_t* pixel) {
-          loops_.largest(pixel, out_.channels, out);
-        });
+        VisitWindow(window_, in_, memory.maps[input_], row, column,
+                    [&](const uint8_t* pixel) { loops_.largest(pixel, out_.channels, out); });
       }
     }
   }
@@ -101,8 +100,7 @@ class AveragePool final : public Kernel {
   void RunPixel(const Memory& memory, int32_t row, int32_t column) const {
     const MapView& output = memory.maps[output_];
     uint8_t* out = output.Row(row) + static_cast<ptrdiff_t>(column) * output.pixel_bytes;
-    const int32_t divisor =
-        Divisor(0, row, in_.height) * Divisor(1, column, in_.width);
+    const int32_t divisor = Divisor(0, row, in_.height) * Divisor(1, column, in_.width);
     for (int32_t first = 0; first < out_.channels; first += kChunkChannels) {
       const int32_t channels = std::min(kChunkChannels, out_.channels - first);
       int32_t sums[kChunkChannels] = {};

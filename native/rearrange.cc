@@ -91,8 +91,7 @@ class Concat final : public PixelWise {
 
 class Slice final : public PixelWise {
  public:
-  explicit Slice(const Blueprint& blueprint)
-      : PixelWise(blueprint), at_(blueprint.node.integers) {}
+  explicit Slice(const Blueprint& blueprint) : PixelWise(blueprint), at_(blueprint.node.integers) {}
 
  protected:
   void RunPixel(const Memory& memory, int32_t row, int32_t column, uint8_t* out) const override {
@@ -116,8 +115,8 @@ class Pad final : public PixelWise {
 
  protected:
   void RunPixel(const Memory& memory, int32_t row, int32_t column, uint8_t* out) const override {
-    const bool inside = row >= top_ && row - top_ < in_.height && column >= left_ &&
-                        column - left_ < in_.width;
+    const bool inside =
+        row >= top_ && row - top_ < in_.height && column >= left_ && column - left_ < in_.width;
     std::fill_n(out, out_.channels, value_);
     if (!inside) return;
     const uint8_t* x = Pixel(memory.maps[input_], row - top_, column - left_);
@@ -244,8 +243,7 @@ std::unique_ptr<const Kernel> MakeConcat(const Blueprint& blueprint) {
     channels += in.channels;
   }
   blueprint.Need(channels == out.channels, "inputs whose channels add up to its output's");
-  blueprint.Need(blueprint.node.table.size() == 256 * inputs,
-                 "a table of 256 entries per input");
+  blueprint.Need(blueprint.node.table.size() == 256 * inputs, "a table of 256 entries per input");
   return std::make_unique<Concat>(blueprint);
 }
 
@@ -275,9 +273,9 @@ std::unique_ptr<const Kernel> MakePad(const Blueprint& blueprint) {
   CheckRaw(blueprint);
   const auto& integers = blueprint.node.integers;
   const int32_t channel = integers[2];
-  blueprint.Need(channel >= 0 && int64_t{channel} + blueprint.input(0).channels <=
-                                     blueprint.output().channels,
-                 "its input's channels inside of its output's");
+  blueprint.Need(
+      channel >= 0 && int64_t{channel} + blueprint.input(0).channels <= blueprint.output().channels,
+      "its input's channels inside of its output's");
   constexpr int32_t kFar = 1 << 20;
   blueprint.Need(std::abs(integers[0]) <= kFar && std::abs(integers[1]) <= kFar,
                  "a border of at most 2^20 places");
