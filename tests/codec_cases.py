@@ -80,7 +80,6 @@ SHAPES = (
     (1, 3, 300),
 )
 ZERO_POINTS = (0, 128)
-UNIT_ROWS = (1, 2, 3)
 
 
 def specs() -> Iterator[MapSpec]:
@@ -91,9 +90,9 @@ def specs() -> Iterator[MapSpec]:
 
 
 def fitted(setting: Setting) -> Iterator[tuple[Codec, MapSpec]]:
-    """The setting at every spec and unit height."""
+    """The setting at every spec, in units of 1, 2 and 3 rows where the map has as many."""
     for spec in specs():
-        for unit_rows in UNIT_ROWS:
+        for unit_rows in range(1, min(3, spec.height) + 1):
             yield setting.fit(spec, unit_rows), spec
 
 

@@ -10,6 +10,7 @@ from math import floor
 import numpy as np
 import pytest
 
+from thinmaps.bits import pack
 from thinmaps.codecs.narrow import ONE, Narrow
 from thinmaps.codecs.native import implementations
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
@@ -132,13 +133,33 @@ def test_fitting_beats_the_full_range_and_every_symmetric_one(bits, zero_point):
         assert np.all(fitted <= other)
 
 
-def test_a_set_spare_bit_and_an_unused_code_are_named():
-    spec = MapSpec(1, 1, 1, 1.0, 250)
+EACH_IMPLEMENTATION = pytest.mark.parametrize("name", implementations(Narrow()))
+
+
+@EACH_IMPLEMENTATION
+def test_a_set_spare_bit_is_refused(name):
     codec = Narrow(bits=4, step=np.int32([ONE]), zero_code=np.uint8([8]))
     with pytest.raises(CorruptPayload, match="a spare bit set"):
-        codec.decode_unit(b"\x18", spec, 1)
-    with pytest.raises(CorruptPayload, match="codes 0 to 13 in channel 0, found 14"):
-        codec.decode_unit(b"\x0e", spec, 1)
+        implementations(codec)[name].decode_unit(b"\x18", MapSpec(1, 1, 1, 1.0, 250), 1)
+
+
+@EACH_IMPLEMENTATION
+@pytest.mark.parametrize(("zero_point", "used"), [(3, range(5, 16)), (250, range(14))])
+@pytest.mark.parametrize("channel", [0, 1, 20, 40])
+def test_a_code_that_the_encoder_gives_to_no_byte_is_refused(name, zero_point, used, channel):
+    spec = MapSpec(1, 1, 41, 1.0, zero_point)
+    codec = Narrow(bits=4, step=np.full(41, ONE, np.int32), zero_code=np.full(41, 8, np.uint8))
+    decoder = implementations(codec)[name]
+    for code in range(16):
+        codes = np.full((1, 41), 8, np.uint8)
+        codes[0, channel] = code
+        payload = pack(codes, 4).tobytes()
+        if code in used:
+            restored = decoder.decode_unit(payload, spec, 1)
+            assert restored[0, 0, channel] == zero_point + code - 8
+        else:
+            with pytest.raises(CorruptPayload, match=f"in channel {channel}, found {code}"):
+                decoder.decode_unit(payload, spec, 1)
 
 
 @pytest.mark.parametrize("bits", [0, 8, -1, 2.0, "4", True])

@@ -78,7 +78,7 @@ def test_any_encoder_with_any_decoder_restores_the_map(setting, encoder, decoder
 
 
 @EACH_SETTING
-def test_a_lossless_codec_restores_every_map(setting):
+def test_every_map_comes_back_and_from_a_lossless_codec_unchanged(setting):
     for codec, spec in fitted(setting):
         for values in maps(spec).values():
             restored = codec.decode(codec.encode(values, spec))
