@@ -62,8 +62,8 @@ hostile: setup ## damaged and hostile files only
 	$(PYTHON) -m pytest tests/hostile $(OPTIONS)
 
 SECONDS_TO_FUZZ ?= 60
-fuzz: setup ## mutated .thin files and payloads for a minute; SECONDS_TO_FUZZ=300 for five
-	$(PYTHON) tools/fuzz.py --seconds $(SECONDS_TO_FUZZ)
+fuzz: setup ## damaged .thin files for a minute; SECONDS_TO_FUZZ=300 for five
+	$(PYTHON) tests/hostile/fuzz_file.py --seconds $(SECONDS_TO_FUZZ)
 
 native: $(DEPENDENCIES) ## the C++ core alone, without Python
 	$(VENV)/bin/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja \
