@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the two pictures that ship with the demo from those that `LICENSES.md` lists.
 
-`photograph.jpg`: the one the demo cleans, 2560 x 1440, never seen in training.
-`calibration.jpg`: sixteen squares of 256 x 256, four by four, to calibrate ranges on.
+`photograph.jpg`: the one the demo cleans, 2400 x 1350, never seen in training.
+`calibration.jpg`: nine squares of 256 x 256, three by three, to calibrate ranges on.
 
     python pictures.py --pictures FOLDER -o FOLDER
 """
@@ -18,15 +18,13 @@ SIDE = 256
 # Name, and the centres of its squares as shares of width and height.
 SQUARES = {
     "astronaut": [(0.4, 0.35), (0.7, 0.7)],
-    "chelsea": [(0.35, 0.5), (0.6, 0.5)],
-    "rocket": [(0.35, 0.5), (0.65, 0.6)],
-    "Picture_0B": [(0.45, 0.5), (0.15, 0.8)],
-    "Picture_1A": [(0.3, 0.4), (0.7, 0.5)],
-    "aitzgorri": [(0.5, 0.3), (0.5, 0.85)],
+    "chelsea": [(0.35, 0.5)],
+    "rocket": [(0.35, 0.5)],
+    "Picture_0B": [(0.45, 0.5)],
+    "Picture_1A": [(0.3, 0.4)],
+    "aitzgorri": [(0.5, 0.3)],
     "friends": [(0.4, 0.35)],
     "life": [(0.5, 0.6)],
-    "picosdeeuropa": [(0.3, 0.3)],
-    "sunset": [(0.5, 0.3)],
 }
 
 
@@ -52,12 +50,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     paths = {path.stem: path for path in options.pictures.iterdir()}
-    photograph = opened(paths["seeding"]).resize((2560, 1440), Image.Resampling.LANCZOS)
+    photograph = opened(paths["seeding"]).resize((2400, 1350), Image.Resampling.LANCZOS)
     photograph.save(options.output / "photograph.jpg", quality=90, optimize=True)
-    sheet = Image.new("RGB", (4 * SIDE, 4 * SIDE))
+    sheet = Image.new("RGB", (3 * SIDE, 3 * SIDE))
     squares = [square(opened(paths[name]), *at) for name, ats in SQUARES.items() for at in ats]
     for index, crop in enumerate(squares):
-        sheet.paste(crop, (index % 4 * SIDE, index // 4 * SIDE))
+        sheet.paste(crop, (index % 3 * SIDE, index // 3 * SIDE))
     sheet.save(options.output / "calibration.jpg", quality=90, subsampling=0, optimize=True)
 
 
