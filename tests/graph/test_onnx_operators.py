@@ -171,6 +171,18 @@ def test_a_constant_beside_a_map_folds_into_the_convolution_in_front(op, constan
     assert kinds(network) == ["FloatConv", "FloatConv"]
 
 
+def test_a_difference_of_maps_is_a_sum_and_the_sign_goes_into_the_layer_in_front():
+    middle = [
+        node("Conv", ["a", "w"], ["c"]),
+        node("Sub", ["x", "c"], ["d"]),
+        node("Sub", ["d", "x"], ["s"]),
+        node("Sum", ["s", "d"], ["b"]),
+    ]
+    network = assert_computes_the_same(between_convolutions(middle, {"w": weights(4, 4, 1, 1)}))
+    assert kinds(network)[1:6] == ["FloatConv", "FloatAdd", "ScalarFunction"] + ["FloatAdd"] * 2
+    assert network.nodes[1].output == "d_minus"
+
+
 @pytest.mark.parametrize("op", ["Add", "Mul"])
 def test_two_maps_are_combined_and_a_one_by_one_map_comes_second(op):
     middle = [
@@ -192,6 +204,11 @@ ACTIVATIONS = [
     (node("HardSigmoid", ["a"], ["b"], alpha=0.3, beta=0.4), {}),
     (node("HardSwish", ["a"], ["b"]), {}),
     (node("Tanh", ["a"], ["b"]), {}),
+    (node("Elu", ["a"], ["b"], alpha=0.7), {}),
+    (node("Abs", ["a"], ["b"]), {}),
+    (node("Erf", ["a"], ["b"]), {}),
+    (node("Exp", ["a"], ["b"]), {}),
+    (node("Softplus", ["a"], ["b"]), {}),
 ]
 
 
@@ -208,6 +225,7 @@ def test_an_activation_is_a_scalar_function(activation, constants):
         ([node("Clip", ["s", "lo", "hi"], ["b"])], (-0.5, 0.75)),
         ([node("Clip", ["s", "", "hi"], ["b"])], (-np.inf, 0.75)),
         ([node("Relu", ["s"], ["r"]), node("Clip", ["r", "lo", "hi"], ["b"])], (0, 0.75)),
+        ([node("Max", ["lo", "s"], ["m"]), node("Min", ["m", "hi"], ["b"])], (-0.5, 0.75)),
     ],
 )
 @pytest.mark.parametrize(
@@ -275,6 +293,13 @@ GATES = {
         node("Mul", ["a", "s"], ["m"]),
         node("Div", ["m", "six"], ["b"]),
     ],
+    "gelu": [
+        node("Div", ["a", "root"], ["d"]),
+        node("Erf", ["d"], ["e"]),
+        node("Add", ["e", "one"], ["p"]),
+        node("Mul", ["a", "p"], ["m"]),
+        node("Mul", ["m", "half"], ["b"]),
+    ],
     "hard swish, divided first": [
         node("Add", ["a", "three"], ["t"]),
         node("Clip", ["t", "zero", "six"], ["s"]),
@@ -286,7 +311,8 @@ GATES = {
 
 @pytest.mark.parametrize("form", GATES)
 def test_a_map_times_a_function_of_itself_is_one_function(form):
-    constants = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+    numbers = {"three": 3, "zero": 0, "six": 6, "one": 1, "half": 0.5, "root": np.sqrt(2)}
+    constants = {name: np.float32(value) for name, value in numbers.items()}
     network = assert_computes_the_same(between_convolutions(GATES[form], constants))
     assert kinds(network) == ["FloatConv", "ScalarFunction", "FloatConv"]
 
@@ -356,6 +382,23 @@ def test_slices_in_channels_and_with_steps_in_space_are_read(starts, ends, axes,
     constants = dict(zip(names, map(np.array, (starts, ends, axes, steps)), strict=True))
     middle = [node("Slice", ["a", *names], ["b"])]
     assert_computes_the_same(between_convolutions(middle, constants, channels=channels))
+
+
+def test_slices_that_share_a_slice_read_the_map_itself():
+    middle = [
+        node("Slice", ["a", "zero", "end", "rows", "two"], ["p"]),
+        node("Slice", ["p", "zero", "six", "columns", "two"], ["q"]),
+        node("Slice", ["p", "one", "six", "columns", "two"], ["r"]),
+        node("Concat", ["q", "r"], ["b"], axis=1),
+    ]
+    constants = {
+        "zero": [0], "one": [1], "two": [2], "six": [6], "end": [2**40], "rows": [2],
+        "columns": [3],
+    }  # fmt: skip
+    proto = between_convolutions(middle, constants, shape=(1, 4, 6, 6), channels=8)
+    network = assert_computes_the_same(proto)
+    assert kinds(network) == ["FloatConv", "Slice", "Slice", "FloatConcat", "FloatConv"]
+    assert [n.inputs for n in network.nodes[1:3]] == [("a",), ("a",)]
 
 
 def test_slices_of_slices_are_one_and_slices_of_everything_are_none():

@@ -73,7 +73,12 @@ BETWEEN = {
               keep_aspect_ratio_policy="not_larger")],
         {"s": integers(14, 14)}, "'n'.*aspect ratio",
     ),
-    "a difference of maps": ([node("Sub", ["a", "x"], ["b"], name="n")], {}, "'n'.*two maps"),
+    "a difference of vectors": (
+        [node("GlobalAveragePool", ["a"], ["g"]), node("Flatten", ["g"], ["f"]),
+         node("Sigmoid", ["f"], ["s"]), node("Sub", ["f", "s"], ["d"], name="n"),
+         node("Reshape", ["d", "to"], ["b"])],
+        {"to": integers(1, 4, 1, 1)}, "'n'.*two flattened maps",
+    ),
     "a quotient of maps": ([node("Div", ["a", "x"], ["b"], name="n")], {}, "'n'.*divides by a map"),
     "a division by zero": (
         [node("Div", ["a", "zero"], ["b"], name="n")], {"zero": np.float32(0)}, "'n'.*zero",
@@ -219,7 +224,7 @@ def test_an_input_of_another_type_is_refused():
 
 def test_an_output_that_is_the_input_is_refused():
     proto = model([CONV, node("Softmax", ["x"], ["z"])], FILTERS, outputs=("y", "z"))
-    with pytest.raises(BadModel, match="input 'x'"):
+    with pytest.raises(UnsupportedOperator, match=r"'z' \(Softmax\).*reads the input 'x'"):
         read(proto)
 
 

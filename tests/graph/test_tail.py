@@ -48,7 +48,8 @@ CASES = {
     "Squeeze": ([node("Squeeze", ["a", "at"], ["y"])], {"at": integers(0)}, 18),
     "Squeeze of an old file": ([node("Squeeze", ["a"], ["y"])], {}, 9),
     "Sub of two": (
-        [node("Split", ["a"], ["p", "q"], axis=1, num_outputs=2), node("Sub", ["p", "q"], ["y"])],
+        [node("Softmax", ["a"], ["s"], axis=1),
+         node("Split", ["s"], ["p", "q"], axis=1, num_outputs=2), node("Sub", ["p", "q"], ["y"])],
         {}, 18,
     ),
     "Div of two": ([node("Exp", ["a"], ["e"]), node("Div", ["a", "e"], ["y"])], {}, 18),

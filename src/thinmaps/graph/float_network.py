@@ -13,6 +13,7 @@ carries its integer weights with their scales; for a float file both are absent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -75,7 +76,8 @@ class ScalarFunction:
 
     Each step is `(name, parameters)`. Parameters are arrays of 1 or `channels` elements:
     "affine" (scale, shift), "leaky_relu" / "prelu" (slope), "clip" (low, high),
-    "hard_sigmoid" (alpha, beta), "sigmoid", "tanh", "hard_swish", "silu" (). "hold" remembers the
+    "hard_sigmoid" (alpha, beta), "elu" (alpha), and without parameters "sigmoid", "tanh",
+    "hard_swish", "silu", "abs", "erf", "exp", "softplus". "hold" remembers the
     value so far and "times_held" multiplies by the one remembered last: `x * f(x)` as one chain.
     """
 
@@ -113,6 +115,11 @@ SCALAR_FUNCTIONS: dict[str, Any] = {
     "tanh": np.tanh,
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "silu": lambda x: x * _sigmoid(x),
+    "elu": lambda x, alpha: np.where(x < 0, np.expm1(np.minimum(x, 0)) * alpha, x),
+    "abs": np.abs,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "exp": np.exp,
+    "softplus": lambda x: np.logaddexp(x, 0.0),
 }
 
 

@@ -8,6 +8,7 @@
     pad by zero, conv           -> conv with pads
     slice, slice                -> one slice                   (one exported per axis)
 
+A slice of a slice is merged even where others read the first one.
 The result carries the second node's output name, so ranges are looked up under the last name.
 """
 
@@ -40,24 +41,26 @@ def fuse(nodes: Sequence[FloatNode], shapes: Shapes, kept: Set[str]) -> list[Flo
     """Fuse pairs until none is left. Maps in `kept` are read from outside and stay."""
     result = list(nodes)
     while (found := _first_pair(result, shapes, kept)) is not None:
-        first, second, fused = found
-        result = [fused if node is second else node for node in result if node is not first]
+        gone, second, fused = found
+        result = [fused if node is second else node for node in result if node is not gone]
     return result
 
 
 def _first_pair(
     nodes: Sequence[FloatNode], shapes: Shapes, kept: Set[str]
-) -> tuple[FloatNode, FloatNode, FloatNode] | None:
+) -> tuple[FloatNode | None, FloatNode, FloatNode] | None:
+    """The first node if it is gone by then, the second node, and what the second becomes."""
     producer = {node.output: node for node in nodes}
     reads = Counter(name for node in nodes for name in node.inputs)
     for second in nodes:
         for name in second.inputs:
-            if name not in producer or name in kept or reads[name] > 1:
+            first = producer.get(name)
+            if first is None:
                 continue
-            first = producer[name]
-            for rule in RULES:
+            alone = reads[name] == 1 and name not in kept
+            for rule in RULES if alone else SHARED_RULES:
                 if (fused := rule(first, second, shapes)) is not None:
-                    return first, second, fused
+                    return first if alone else None, second, fused
     return None
 
 
@@ -163,7 +166,7 @@ def merge_slices(first: FloatNode, second: FloatNode, shapes: Shapes) -> FloatNo
         column_step=a.column_step * b.column_step,
         channel=a.channel + b.channel,
     )
-    return replace(_join(first, second), operator=merged)
+    return replace(second, operator=merged, inputs=first.inputs)
 
 
 # The order matters: what folds into a layer must not merge into a table first.
@@ -175,3 +178,5 @@ RULES: tuple[Rule, ...] = (
     pad_into_conv,
     merge_slices,
 )
+# These pay although others read the map between: it is work saved, and often nobody is left.
+SHARED_RULES: tuple[Rule, ...] = (merge_slices,)

@@ -83,19 +83,37 @@ def hard_sigmoid(op: Op, draft: Draft) -> None:
     _apply(op, draft, "hard_sigmoid", _number(alpha), _number(beta))
 
 
-def sigmoid(op: Op, draft: Draft) -> None:
-    """Sigmoid."""
-    _apply(op, draft, "sigmoid")
+def named(name: str) -> Convert:
+    """A function without parameters."""
+
+    def convert(op: Op, draft: Draft) -> None:
+        _apply(op, draft, name)
+
+    return convert
 
 
-def tanh(op: Op, draft: Draft) -> None:
-    """Tanh."""
-    _apply(op, draft, "tanh")
+def elu(op: Op, draft: Draft) -> None:
+    """Elu."""
+    _apply(op, draft, "elu", _number(op.attributes.get("alpha", 1.0)))
 
 
-def hard_swish(op: Op, draft: Draft) -> None:
-    """HardSwish."""
-    _apply(op, draft, "hard_swish")
+def bound(op: Op, draft: Draft) -> None:
+    """Max or Min of a map and one constant: a clip, as some exporters write Relu."""
+    if len(op.inputs) != 2 or (beside := _constant_beside_map(op, draft)) is None:
+        raise Refusal("it compares maps; a map and one constant are supported")
+    index, values = beside
+    if values.size != 1:
+        raise Refusal("its constant varies over channels; one value is supported")
+    endless = _number(np.inf if op.op_type == "Max" else -np.inf)
+    bounds = (values, endless) if op.op_type == "Max" else (endless, values)
+    _apply(op, draft, "clip", *bounds, index=index)
+
+
+def total(op: Op, draft: Draft) -> None:
+    """Sum of two."""
+    if len(op.inputs) != 2:
+        raise Refusal(f"it sums {len(op.inputs)} maps, two are supported")
+    addition(op, draft)
 
 
 def negative(op: Op, draft: Draft) -> None:
@@ -150,7 +168,9 @@ def subtraction(op: Op, draft: Draft) -> None:
     """Sub of a constant, or from one."""
     beside = _constant_beside_map(op, draft)
     if beside is None:
-        raise Refusal("it subtracts two maps, which is supported behind the last map only")
+        raise Refusal(
+            "it subtracts two flattened maps, which is supported behind the last map only"
+        )
     index, values = beside
     if index == 0:
         _affine(op, draft, 0, _number(1), -values)
@@ -187,9 +207,17 @@ POINTWISE: dict[str, Convert] = {
     "LeakyRelu": leaky_relu,
     "PRelu": prelu,
     "HardSigmoid": hard_sigmoid,
-    "Sigmoid": sigmoid,
-    "Tanh": tanh,
-    "HardSwish": hard_swish,
+    "Elu": elu,
+    "Max": bound,
+    "Min": bound,
+    "Sum": total,
+    "Sigmoid": named("sigmoid"),
+    "Tanh": named("tanh"),
+    "HardSwish": named("hard_swish"),
+    "Abs": named("abs"),
+    "Erf": named("erf"),
+    "Exp": named("exp"),
+    "Softplus": named("softplus"),
     "Neg": negative,
     "BatchNormalization": batch_normalization,
     "Add": addition,

@@ -85,12 +85,20 @@ def _place(op: Op, draft: Draft, behind: Behind) -> None:
             reason = str(refusal)
     try:
         tail_node(op, draft)
+        _check_reads(inputs, draft)
     except Refusal as refusal:
         _refuse(op, str(refusal) if reason == _BEHIND_ONLY else reason, roots, behind)
         return
     behind.reads.update(inputs)
     for name in op.outputs:
         behind.roots[name] = roots or {str(op): reason}
+
+
+def _check_reads(inputs: list[str], draft: Draft) -> None:
+    """The tail reads last maps, never the network's input."""
+    for name in inputs:
+        if name in draft.views and draft.views[name].map in draft.graph.inputs:
+            raise Refusal(f"it is supported behind the last map only, and reads the input {name!r}")
 
 
 def _refuse(op: Op, reason: str, roots: Mapping[str, str], behind: Behind) -> None:
