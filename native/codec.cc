@@ -13,14 +13,9 @@ extern const CodecKernel kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitma
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
-      kNarrow,
-      kRaw,
-      kZeroBitmap,
+      kNarrow,     kRaw,          kZeroBitmap,
 #if defined(__x86_64__)
-      kNarrowAvx2,
-      kNarrowAvx512,
-      kZeroBitmapAvx2,
-      kZeroBitmapAvx512,
+      kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512,
 #endif
   };
   return kKernels;

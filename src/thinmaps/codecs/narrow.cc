@@ -9,8 +9,7 @@
 #if defined(__x86_64__)
 #define THINMAPS_AVX2 [[gnu::flatten, gnu::target("avx2,bmi2")]]
 #define THINMAPS_AVX512 \
-  [[gnu::flatten,       \
-    gnu::target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,prefer-vector-width=512")]]
+  [[gnu::flatten, gnu::target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,prefer-vector-width=512")]]
 #endif
 
 namespace thinmaps {
@@ -69,8 +68,8 @@ uint64_t Scatter(uint64_t packed, size_t bits) {
   packed = (packed & field(4)) | (packed >> 4 * bits & field(4)) << 32;
   packed = (packed & field(2) * 0x0000000100000001) |
            (packed >> 2 * bits & field(2) * 0x0000000100000001) << 16;
-  return (packed & field(1) * 0x0001000100010001) |
-         (packed >> bits & field(1) * 0x0001000100010001) << 8;
+  return (packed & field(1) * 0x0001000100010001) | (packed >> bits & field(1) * 0x0001000100010001)
+                                                        << 8;
 }
 
 // Writes ceil(count * bits / 8) of `room` bytes and overwrites up to 7 behind them that are inside;
@@ -127,8 +126,8 @@ bool Restore(const uint8_t* codes, const Tables& tables, size_t channel, size_t 
   for (size_t i = 0; i < count; ++i) {
     const int32_t code = codes[i];
     wrong |= static_cast<int32_t>(code < low[i]) | static_cast<int32_t>(code > high[i]);
-    out[i] = static_cast<uint8_t>(
-        std::clamp((code * step[i] + offset[i]) >> kFractionBits, 0, 255));
+    out[i] =
+        static_cast<uint8_t>(std::clamp((code * step[i] + offset[i]) >> kFractionBits, 0, 255));
   }
   return wrong == 0;
 }

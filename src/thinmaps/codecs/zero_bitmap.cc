@@ -194,8 +194,7 @@ size_t CountBits(std::span<const uint8_t> bitmap) {
   for (; i + 8 <= bitmap.size(); i += 8) {
     count += static_cast<size_t>(std::popcount(Load64(bitmap.data() + i)));
   }
-  return count + static_cast<size_t>(
-                     std::popcount(LoadPart(bitmap.data() + i, bitmap.size() - i)));
+  return count + static_cast<size_t>(std::popcount(LoadPart(bitmap.data() + i, bitmap.size() - i)));
 }
 
 template <auto kEncodeChunk>
@@ -206,8 +205,8 @@ Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> p
   const size_t bitmap_bytes = BitmapBytes(elements);
   if (payload.size() < bitmap_bytes + elements) return Status::kTooSmall;
 
-  EncodeState state{{payload.data()}, payload.data() + bitmap_bytes,
-                    static_cast<uint8_t>(spec.zero_point)};
+  EncodeState state{
+      {payload.data()}, payload.data() + bitmap_bytes, static_cast<uint8_t>(spec.zero_point)};
   ForEachRun(rows, spec.width, spec.channels, [&state](const uint8_t* in, size_t bytes) {
     for (size_t i = 0; i < bytes; i += kChunk) {
       kEncodeChunk(in + i, std::min(kChunk, bytes - i), &state);
@@ -244,12 +243,12 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
 }  // namespace
 
 extern const CodecKernel kZeroBitmap{"zero_bitmap", Isa::kPortable, Encode<EncodeChunk>,
-                              Decode<DecodeChunk>};
+                                     Decode<DecodeChunk>};
 #if defined(__x86_64__)
 extern const CodecKernel kZeroBitmapAvx2{"zero_bitmap", Isa::kAvx2, Encode<EncodeChunkAvx2>,
-                                  Decode<DecodeChunkAvx2>};
+                                         Decode<DecodeChunkAvx2>};
 extern const CodecKernel kZeroBitmapAvx512{"zero_bitmap", Isa::kAvx512, Encode<EncodeChunkAvx512>,
-                                    Decode<DecodeChunkAvx512>};
+                                           Decode<DecodeChunkAvx512>};
 #endif
 
 }  // namespace thinmaps
