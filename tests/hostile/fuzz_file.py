@@ -129,7 +129,7 @@ def change_bits(random: Random, data: bytes) -> bytes:
     damaged = bytearray(data)
     for _ in range(int(random.integers(1, 5))):
         # The header is where structure is; the rest is long and dull.
-        end = choose(random, (8, 200, len(damaged)))
+        end = min(choose(random, (8, 200, len(damaged))), len(damaged))
         damaged[int(random.integers(end))] ^= 1 << int(random.integers(8))
     return seal(bytes(damaged)) if random.integers(2) else bytes(damaged)
 
@@ -149,7 +149,7 @@ def damage(random: Random, data: bytes) -> bytes:
     for _ in range(int(random.integers(1, 4))):
         try:
             data = choose(random, CHANGES)(random, data)
-        except (BadFile, ValueError, KeyError, OverflowError, RecursionError):
+        except (BadFile, ValueError, KeyError, IndexError, OverflowError, RecursionError):
             return data  # damaged beyond what the next change can open
     return data
 

@@ -450,6 +450,10 @@ WIDE: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
         ),
         "multiplier must be",
     ),
+    "a transposed convolution of nothing": (
+        lambda d, a: node(d, "conv_transpose").update(inputs=[]),
+        "the number of inputs must be 1",
+    ),
     "a transposed convolution of another size": (
         lambda d, a: d["source"]["maps"]["conv_transpose_17:0"].update(height=99),
         "the output's height or width lies in",

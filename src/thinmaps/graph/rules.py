@@ -199,16 +199,18 @@ def _conv(operator: Conv, inputs: Specs, output: MapSpec) -> str | None:
 
 def _conv_transpose(operator: ConvTranspose, inputs: Specs, output: MapSpec) -> str | None:
     problem = _arity(inputs, 1) or _filters(operator, inputs[0], output)
+    if problem:
+        return problem
     window = operator.window
     for axis, reach in enumerate(_reaches(window)):
         stride = window.stride[axis]
         least = (inputs[0].shape[axis] - 1) * stride + reach
         least -= window.pads[axis] + window.pads[axis + 2]
         most = least + max(stride, window.dilation[axis]) - 1
-        problem = problem or _within(
-            "the output's height or width", output.shape[axis], least, most
-        )
-    return problem
+        problem = _within("the output's height or width", output.shape[axis], least, most)
+        if problem:
+            return problem
+    return None
 
 
 def _pooled(window: Window, inputs: Specs, output: MapSpec) -> str | None:
