@@ -18,7 +18,7 @@ or of the same network at another size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from thinmaps.calibrate.equalise import channel_factors, equalised
 from thinmaps.calibrate.float_maps import FloatMaps
 from thinmaps.calibrate.histogram import Histogram
 from thinmaps.calibrate.moments import Moments
@@ -48,6 +49,7 @@ from thinmaps.graph.weights import weight_scales
 from thinmaps.types import Preprocessing
 
 PICTURES_AT_MOST = 400
+PICTURES_FOR_CHANNELS = 100
 
 Progress = Callable[[str, int, int], None]
 
@@ -106,13 +108,16 @@ def calibrate(
     """
     chosen = open_pictures(pictures).at_most(pictures_at_most)
     skipped: list[str] = []
-    ranges = _ranges(_Pass(model, network, chosen, preprocessing, progress), skipped)
+    reading = _Pass(model, network, chosen, preprocessing, progress)
+    factors = channel_factors(network, _magnitudes(reading))
+    reading = replace(reading, network=equalised(network, factors), factors=factors)
+    ranges = _ranges(reading, skipped)
     maps = scale_maps(network, ranges)
-    moments = _moments(_Pass(model, network, chosen, preprocessing, progress), maps)
+    moments = _moments(reading, maps)
     convolutions = {
-        node.name: _rounded(node.operator, moments[node.name], maps[node.inputs[0]].scale)
-        for node in network.nodes
-        if isinstance(node.operator, FloatConv) and node.name in moments
+        node.name: _rounded(node.operator, moments.get(node.name), maps[node.inputs[0]].scale)
+        for node in reading.network.nodes
+        if isinstance(node.operator, FloatConv)
     }
     used = len(chosen) - len(skipped)
     return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), ())
@@ -127,6 +132,7 @@ class _Pass:
     pictures: PictureSet
     preprocessing: Preprocessing | None
     progress: Progress | None
+    factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def over(
         self, what: str, names: Iterable[str], skipped: list[str]
@@ -134,9 +140,24 @@ class _Pass:
         """The named maps of each picture."""
         maps = FloatMaps(self.model, self.network, names, self.preprocessing)
         for done, (name, picture) in enumerate(self.pictures.read(skipped), 1):
-            yield maps.of(name, picture)
+            values = maps.of(name, picture)
+            for key in values.keys() & self.factors.keys():
+                values[key] = values[key] / self.factors[key][:, None, None]
+            yield values
             if self.progress is not None:
                 self.progress(what, done, len(self.pictures))
+
+
+def _magnitudes(reading: _Pass) -> dict[str, NDArray[np.float64]]:
+    """How far each channel of each map reaches from 0: the mean over pictures of the largest."""
+    network = reading.network
+    few = replace(reading, pictures=reading.pictures.at_most(PICTURES_FOR_CHANNELS))
+    sums = {name: np.zeros(shape[2]) for name, shape in network.shapes.items()}
+    names = [node.output for node in network.nodes]
+    for maps in few.over("channels", names, []):
+        for name in names:
+            sums[name] += np.abs(maps[name]).max(axis=(1, 2))
+    return sums
 
 
 def _ranges(reading: _Pass, skipped: list[str]) -> dict[str, Range]:
@@ -195,8 +216,10 @@ def _moments(reading: _Pass, maps: Mapping[str, MapQuantisation]) -> dict[str, M
     return found
 
 
-def _rounded(conv: FloatConv, moments: Moments, input_scale: float) -> FloatConv:
+def _rounded(conv: FloatConv, moments: Moments | None, input_scale: float) -> FloatConv:
     """The convolution with integer weights, and a bias that makes up for what they lose."""
+    if moments is None:
+        return conv
     scale = weight_scales(conv, input_scale)
     integers = round_to_outputs(conv, scale, moments)
     real = integers.astype(np.float64) * scale.astype(np.float64)[:, None, None, None]
