@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The engine half of the extension module; the codec half is bindings.cc.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The inner loops of the instruction set that runs; results never depend on it.
 #include "loops.h"
 
 namespace thinmaps {
