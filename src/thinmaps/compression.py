@@ -219,6 +219,8 @@ def _requested(
     network: Network, codec: str | Mapping[str, str], bare: Plan | None
 ) -> dict[str, str]:
     """Map name -> codec request, for the maps that can be held encoded."""
+    for request in [codec] if isinstance(codec, str) else codec.values():
+        parse_codec(request)  # refused even where no map is held
     if isinstance(codec, str):
         assert bare is not None
         return dict.fromkeys(held_maps(bare), codec)
@@ -278,7 +280,8 @@ def _samples(
         return {}
     if pictures is None:
         raise BadArgument("a lossy codec is fitted on pictures: give some (--calibrate)")
-    observer = Engine(build(replace(network, outputs=tuple(wanted)), schedule="layer"))
+    observed = replace(network, outputs=(*wanted, *network.outputs))
+    observer = Engine(build(observed, schedule="layer"))
     source = network.maps[network.inputs[0]].shape
     found: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in wanted}
     for name, picture in pictures.fitting().at_most(CODEC_PICTURES).read():

@@ -74,7 +74,7 @@ def compress(
     json: Json = False,
 ) -> None:
     """Make a .thin file of an ONNX network, float or QDQ."""
-    from thinmaps.compress import compress as compress_network
+    from thinmaps.compression import compress as compress_network
     from thinmaps.measure.labels import read_names
 
     check_writable(Path(output))

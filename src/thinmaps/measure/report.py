@@ -103,7 +103,10 @@ def report(plan: Plan, counted: Counted | None = None) -> Report:
         stripe_rows=plan.stripe_rows,
         segments=len(set(plan.segments)),
         steps=len(plan.steps),
-        maps=tuple(_row(plan, name, measured) for name in network.maps),
+        maps=tuple(
+            _row(plan, name, measured)
+            for name in (*network.inputs, *(node.output for node in network.nodes))
+        ),
         counted=counted,
     )
 
