@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from thinmaps import compress
-from thinmaps.calibrate import PictureSet, network_values, open_pictures
+from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
 from thinmaps.measure.accuracy import Classification, classification, judge_class
 from thinmaps.measure.answers import thin_answer
 from thinmaps.measure.float_model import FloatModel

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,21 +175,29 @@ def _of_arrays(arrays: Iterable[Array]) -> PictureSet:
 
 
 def _of_array_file(path: Path) -> PictureSet:
-    try:
-        opened = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-    except (OSError, ValueError, EOFError) as reason:
-        raise BadData(f"{str(path)!r} cannot be read as NumPy arrays: {reason}") from None
-    if isinstance(opened, np.ndarray):
-        return _of_arrays(list(opened)) if opened.ndim > 2 else _refuse(path, [opened.shape])
-    with opened:
-        if {"jpeg", "offset"} <= set(opened.files):
-            return _of_encoded(opened["jpeg"], opened["offset"])
-        found = {key: opened[key] for key in opened.files}
+    found = _arrays_in(path)
+    if {"jpeg", "offset"} <= found.keys():
+        return _of_encoded(found["jpeg"], found["offset"])
     pictures = [array for array in found.values() if array.ndim in (3, 4)]
     named = [found[key] for key in ("image", "images") if key in found]
     if not named and len(pictures) != 1:
-        return _refuse(path, [array.shape for array in found.values()])
-    return _of_arrays(list((named or pictures)[0]))
+        shapes = [array.shape for array in found.values()]
+        raise BadData(
+            f"{str(path)!r} needs one array of pictures, (n, h, w) or (n, h, w, c); it holds "
+            f"{shapes}"
+        )
+    return _of_arrays((named or pictures)[0])
+
+
+def _arrays_in(path: Path) -> dict[str, Array]:
+    """The arrays of a file by name; an .npy stays on disk until its pictures are read."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return {"": np.lib.format.open_memmap(path, mode="r")}
+        with path.open("rb") as stream, np.load(stream) as opened:
+            return {key: opened[key] for key in opened.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as reason:
+        raise BadData(f"{str(path)!r} cannot be read as NumPy arrays: {reason}") from None
 
 
 def _of_encoded(files: Array, offsets: Array) -> PictureSet:
@@ -200,9 +209,3 @@ def _of_encoded(files: Array, offsets: Array) -> PictureSet:
         return load_picture(files[ends[index] : ends[index + 1]].tobytes())
 
     return PictureSet.of_all(names, load)
-
-
-def _refuse(path: Path, shapes: list[tuple[int, ...]]) -> PictureSet:
-    raise BadData(
-        f"{str(path)!r} needs one array of pictures, (n, h, w) or (n, h, w, c); it holds {shapes}"
-    )
