@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from thinmaps.graph.scales import Range, even_quantisation
 
 HALF_BINS = 4096
-CLIP_CANDIDATES = np.linspace(1.0, 0.2, 81)
+CLIP_CANDIDATES = tuple(1.0 - step / 100 for step in range(81))
 
 
 class Histogram:
