@@ -61,8 +61,6 @@ class Depthwise final : public Kernel {
   void RunRow(const Memory& memory, int32_t row, Range columns) const {
     const MapView& input = memory.maps[input_];
     const MapView& output = memory.maps[output_];
-    const auto taps_across = static_cast<size_t>(window_.kernel[1]);
-    const size_t taps = static_cast<size_t>(window_.kernel[0]) * taps_across;
     // Rows under the window, one entry per filter row; nullptr outside of the map.
     std::array<const uint8_t*, kMostTaps> rows;
     for (int32_t r = 0; r < window_.kernel[0]; ++r) {
@@ -70,20 +68,28 @@ class Depthwise final : public Kernel {
       rows[static_cast<size_t>(r)] = place >= 0 && place < in_.height ? input.Row(place) : nullptr;
     }
     std::array<const uint8_t*, kMostTaps> pixels;
-    uint8_t* out = output.Row(row);
+    uint8_t* out = output.Row(row) + static_cast<ptrdiff_t>(columns.first) * output.pixel_bytes;
     for (int32_t column = columns.first; column < columns.stop; ++column) {
       const int32_t left = column * window_.stride[1] - window_.pads[1];
-      for (size_t t = 0; t < taps; ++t) {
-        const uint8_t* source = rows[t / taps_across];
-        const int32_t place = left + static_cast<int32_t>(t % taps_across) * window_.dilation[1];
-        const bool inside = source != nullptr && place >= 0 && place < in_.width;
-        pixels[t] =
-            inside ? source + static_cast<ptrdiff_t>(place) * input.pixel_bytes : padding_.data();
-      }
-      loops_.depthwise(pixels.data(), static_cast<int32_t>(taps), out_.channels,
-                       filters_->weights.data(), filters_->bias.data(), filters_->multiplier.data(),
-                       rounding_, out + static_cast<ptrdiff_t>(column) * output.pixel_bytes);
+      const int32_t taps = FindPixels(rows.data(), left, input.pixel_bytes, pixels.data());
+      loops_.depthwise(pixels.data(), taps, out_.channels, filters_->weights.data(),
+                       filters_->bias.data(), filters_->multiplier.data(), rounding_, out);
+      out += output.pixel_bytes;
     }
+  }
+
+  // Where the window's taps lie whose first column is `left`; outside of the map is padding.
+  int32_t FindPixels(const uint8_t* const* rows, int32_t left, ptrdiff_t pixel_bytes,
+                     const uint8_t** pixels) const {
+    int32_t taps = 0;
+    for (int32_t r = 0; r < window_.kernel[0]; ++r) {
+      int32_t place = left;
+      for (int32_t s = 0; s < window_.kernel[1]; ++s, place += window_.dilation[1]) {
+        const bool inside = rows[r] != nullptr && place >= 0 && place < in_.width;
+        pixels[taps++] = inside ? rows[r] + place * pixel_bytes : padding_.data();
+      }
+    }
+    return taps;
   }
 
   const Loops& loops_;

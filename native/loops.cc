@@ -200,33 +200,79 @@ inline void Requantise(const int32_t* sums, const float* multiplier, int32_t cou
   }
 }
 
-// A product of a byte and a filter value fits 16 bits: 255 * 128 < 2^15.
-inline void DepthwiseChannels(const uint8_t* const* pixels, int32_t taps, int32_t channels,
-                              int32_t first, int32_t count, const int8_t* filters,
-                              const int32_t* bias, int32_t* sums) {
-  for (int32_t c = 0; c < count; ++c) sums[c] = bias[first + c];
-  for (int32_t t = 0; t < taps; ++t) {
-    const uint8_t* x = pixels[t] + first;
-    const int8_t* w = filters + static_cast<ptrdiff_t>(t) * channels + first;
-    for (int32_t c = 0; c < count; ++c) {
-      sums[c] += static_cast<int16_t>(static_cast<int16_t>(x[c]) * static_cast<int16_t>(w[c]));
-    }
-  }
+// Sums of one block of channels from `first` on. A product of a byte and a filter value fits 16
+// bits: 255 * 128 < 2^15.
+#if defined(__AVX2__)
+
+inline __m256i Products(const uint8_t* x, const int8_t* w) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  const __m128i filter = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w));
+  return _mm256_mullo_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_cvtepi8_epi16(filter));
 }
+
+inline void DepthwiseBlock(const uint8_t* const* pixels, int32_t taps, int32_t channels,
+                           int32_t first, const int8_t* filters, const int32_t* bias,
+                           int32_t* sums) {
+  const auto* start = reinterpret_cast<const __m256i*>(bias + first);
+  auto* stop = reinterpret_cast<__m256i*>(sums);
+  __m256i low = _mm256_loadu_si256(start);
+  __m256i high = _mm256_loadu_si256(start + 1);
+  filters += first;
+  for (int32_t t = 0; t < taps; ++t, filters += channels) {
+    const __m256i products = Products(pixels[t] + first, filters);
+    low = _mm256_add_epi32(low, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(products)));
+    high = _mm256_add_epi32(high, _mm256_cvtepi16_epi32(_mm256_extracti128_si256(products, 1)));
+  }
+  _mm256_storeu_si256(stop, low);
+  _mm256_storeu_si256(stop + 1, high);
+}
+
+#else
+
+// Vectors in the compiler's portable notation: it splits them where the registers are shorter.
+using Bytes = uint8_t __attribute__((vector_size(kBlockChannels)));
+using SignedBytes = int8_t __attribute__((vector_size(kBlockChannels)));
+using Halves = int16_t __attribute__((vector_size(2 * kBlockChannels)));
+using Words = int32_t __attribute__((vector_size(4 * kBlockChannels)));
+
+inline void DepthwiseBlock(const uint8_t* const* pixels, int32_t taps, int32_t channels,
+                           int32_t first, const int8_t* filters, const int32_t* bias,
+                           int32_t* sums) {
+  Words sum;
+  __builtin_memcpy(&sum, bias + first, sizeof sum);
+  filters += first;
+  for (int32_t t = 0; t < taps; ++t, filters += channels) {
+    Bytes x;
+    SignedBytes w;
+    __builtin_memcpy(&x, pixels[t] + first, sizeof x);
+    __builtin_memcpy(&w, filters, sizeof w);
+    const Halves product = __builtin_convertvector(x, Halves) * __builtin_convertvector(w, Halves);
+    sum += __builtin_convertvector(product, Words);
+  }
+  __builtin_memcpy(sums, &sum, sizeof sum);
+}
+
+#endif
 
 void Depthwise(const uint8_t* const* pixels, int32_t taps, int32_t channels, const int8_t* filters,
                const int32_t* bias, const float* multiplier, const Rounding& rounding,
                uint8_t* out) {
-  constexpr int32_t kChannels = 32;
-  alignas(64) int32_t sums[kChannels];
-  int32_t first = 0;
-  for (; first + kChannels <= channels; first += kChannels) {
-    DepthwiseChannels(pixels, taps, channels, first, kChannels, filters, bias, sums);
-    Requantise(sums, multiplier + first, kChannels, rounding, out + first);
+  alignas(64) int32_t sums[kBlockChannels];
+  if (channels >= kBlockChannels) {
+    // The last block ends with the last channel, and may do some channels twice.
+    for (int32_t block = 0; block < channels; block += kBlockChannels) {
+      const int32_t last = channels - kBlockChannels;
+      const int32_t first = block < last ? block : last;
+      DepthwiseBlock(pixels, taps, channels, first, filters, bias, sums);
+      Requantise(sums, multiplier + first, kBlockChannels, rounding, out + first);
+    }
+    return;
   }
-  const int32_t rest = channels - first;
-  DepthwiseChannels(pixels, taps, channels, first, rest, filters, bias, sums);
-  Requantise(sums, multiplier + first, rest, rounding, out + first);
+  for (int32_t c = 0; c < channels; ++c) {
+    sums[c] = bias[c];
+    for (int32_t t = 0; t < taps; ++t) sums[c] += pixels[t][c] * filters[t * channels + c];
+  }
+  Requantise(sums, multiplier, channels, rounding, out);
 }
 
 void Finish(const int32_t* sums, int32_t pixel_count, int32_t channels, const float* multiplier,

@@ -6,7 +6,7 @@ namespace {
 
 // Waits until `value` is no longer `old`: briefly awake, because steps are short, then asleep.
 void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
-  constexpr int32_t kSpins = 4000;
+  constexpr int32_t kSpins = 1000;
   for (int32_t spin = 0; spin < kSpins; ++spin) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
