@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from thinmaps import codecs
 from thinmaps.codecs import Codec
 from thinmaps.codecs.native import implementations
+from thinmaps.file import document
 from thinmaps.types import MapSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -45,6 +46,20 @@ def _fit(setting: Setting, channels: int, zero_point: int, unit_rows: int) -> Co
     samples = rng.laplace(zero_point, spread, size=(2, 4, 16, channels)).clip(0, 255)
     kind = codecs.get(setting.codec_id)
     return kind.fit(spec, samples.astype(np.uint8), unit_rows=unit_rows, **dict(setting.options))
+
+
+def written(codec: Codec) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The codec as the .thin file holds it: JSON values, and arrays by the names that they use."""
+    arrays: dict[str, NDArray[Any]] = {}
+    return document.write(codec, "codec", arrays), arrays
+
+
+def read_back(values: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Codec:
+    """The codec that was `written`, with every check of a file that comes from elsewhere."""
+    unread = dict(arrays)
+    codec = document.read(Codec, values, "codec", unread)
+    assert not unread
+    return codec
 
 
 def settings() -> list[Setting]:

@@ -17,15 +17,17 @@ from codec_cases import (
     fitted,
     implementation_names,
     maps,
+    read_back,
     settings,
     units,
+    written,
 )
 from golden.regenerate import golden_files, read_golden
 
 from thinmaps import codecs
 from thinmaps.codecs import Codec
 from thinmaps.codecs.native import Implementation, implementations
-from thinmaps.errors import BadArgument, BadShape, CorruptPayload
+from thinmaps.errors import BadArgument, BadFile, BadShape, CorruptPayload
 from thinmaps.types import MapSpec, Packed
 
 EACH_SETTING = pytest.mark.parametrize(
@@ -264,29 +266,43 @@ def test_a_float_map_is_refused(setting):
 @EACH_SETTING
 def test_the_configuration_survives_json(setting):
     codec, payload = one_unit(setting)
-    written = codecs.to_json(codec)
-    again = codecs.from_json(json.loads(json.dumps(written.values)), written.tables)
+    values, arrays = written(codec)
+    again = read_back(json.loads(json.dumps(values)), arrays)
     assert type(again) is type(codec)
-    assert again.configuration() == codec.configuration()
-    for name, table in codec.tables().items():
-        same(again.tables()[name], table)
+    assert_same_codec(again, codec)
     same(
         again.decode_unit(payload, SMALL, SMALL.height),
         codec.decode_unit(payload, SMALL, SMALL.height),
     )
 
 
+def assert_same_codec(one: Codec, two: Codec) -> None:
+    (values, arrays), (other_values, other_arrays) = written(one), written(two)
+    assert values == other_values
+    assert arrays.keys() == other_arrays.keys()
+    for name, array in arrays.items():
+        same(array, other_arrays[name])
+
+
 @EACH_SETTING
 def test_a_damaged_configuration_is_refused(setting):
-    values, tables = codecs.to_json(setting.fit(SMALL, 1))
-    with pytest.raises(BadArgument, match="unit_rows"):
-        codecs.from_json({**values, "unit_rows": 0}, tables)
-    with pytest.raises(BadArgument, match="unit_rows"):
-        codecs.from_json({**values, "unit_rows": True}, tables)
-    with pytest.raises(BadArgument, match="has the values"):
-        codecs.from_json({**values, "surprise": 1}, tables)
-    with pytest.raises(BadArgument, match="and the tables"):
-        codecs.from_json(values, {**tables, "surprise": np.zeros(1)})
+    values, arrays = written(setting.fit(SMALL, 1))
+    for unit_rows in (0, -1, 1 << 20):
+        with pytest.raises(BadArgument, match=r"unit_rows to be an integer in 1\.\."):
+            read_back({**values, "unit_rows": unit_rows}, arrays)
+    for unit_rows in (True, 1.0, "1", None, 1 << 50):
+        with pytest.raises(BadFile, match="codec/unit_rows: a whole number"):
+            read_back({**values, "unit_rows": unit_rows}, arrays)
+    with pytest.raises(BadFile, match="'surprise' is unknown"):
+        read_back({**values, "surprise": 1}, arrays)
+    for name in arrays:
+        rest = {other: array for other, array in arrays.items() if other != name}
+        with pytest.raises(BadFile, match=f"{name}' is missing"):
+            read_back(values, rest)
+        with pytest.raises(BadFile, match=f"{name}' must be"):
+            read_back(values, {**arrays, name: arrays[name].astype(np.int64)})
+        with pytest.raises(BadArgument, match=name.rpartition("/")[2]):
+            read_back(values, {**arrays, name: arrays[name][:0]})
 
 
 @EACH_SETTING
@@ -301,9 +317,7 @@ def test_fitting_twice_gives_the_same_codec(setting):
     samples = np.stack([maps(SMALL)["sparse"], maps(SMALL)["dense"]])
     kind, options = codecs.get(setting.codec_id), dict(setting.options)
     one, two = (kind.fit(SMALL, samples, **options) for _ in range(2))
-    assert one.configuration() == two.configuration()
-    for name, table in one.tables().items():
-        same(two.tables()[name], table)
+    assert_same_codec(one, two)
 
 
 @EACH_SETTING

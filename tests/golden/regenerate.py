@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from codec_cases import ZERO_POINTS, Setting, UInt8Array, maps, settings
+from codec_cases import ZERO_POINTS, Setting, UInt8Array, maps, read_back, settings, written
 
-from thinmaps import codecs
 from thinmaps.codecs import Codec
 from thinmaps.types import MapSpec
 
@@ -64,19 +63,19 @@ def read_golden(file: Path) -> Golden:
         )
         for kind, case in document["cases"].items()
     }
-    return Golden(codecs.from_json(document["codec"], tables), spec, cases)
+    return Golden(read_back(document["codec"], tables), spec, cases)
 
 
 def write_golden(file: Path, setting: Setting, zero_point: int) -> None:
     """Encode and decode a small map of each kind by the reference."""
     spec = MapSpec(*SHAPE, 1.0, zero_point)
     codec = setting.fit(spec, spec.height)
-    written = codecs.to_json(codec)
+    values, tables = written(codec)
     document: dict[str, Any] = {
-        "codec": written.values,
+        "codec": values,
         "tables": {
             name: {"dtype": str(table.dtype), "values": table.tolist()}
-            for name, table in written.tables.items()
+            for name, table in tables.items()
         },
         "shape": SHAPE,
         "zero_point": zero_point,

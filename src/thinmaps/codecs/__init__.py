@@ -8,31 +8,19 @@ Every module of the folder is imported here; entry points are looked up when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from thinmaps.codecs.base import Codec, StandardOperator
-from thinmaps.errors import BadArgument, UnknownCodec
+from thinmaps.errors import UnknownCodec
 
-__all__ = ["Codec", "Document", "StandardOperator", "from_json", "get", "ids", "to_json"]
+__all__ = ["Codec", "StandardOperator", "get", "ids"]
 
 ENTRY_POINT_GROUP = "thinmaps.codecs"
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
-
-
-class Document(NamedTuple):
-    """A codec as JSON values, and its tables apart: the .thin file stores those as tensors."""
-
-    values: dict[str, Any]
-    tables: dict[str, NDArray[Any]]
 
 
 def ids() -> tuple[str, ...]:
@@ -48,25 +36,3 @@ def get(codec_id: str) -> type[Codec]:
     if codec_id not in Codec.registered:
         raise UnknownCodec(f"no codec {codec_id!r}; installed: {', '.join(ids())}")
     return Codec.registered[codec_id]
-
-
-def to_json(codec: Codec) -> Document:
-    """Id and configuration as JSON values, tables as arrays."""
-    return Document({"id": codec.id, **codec.configuration()}, codec.tables())
-
-
-def from_json(values: Mapping[str, Any], tables: Mapping[str, NDArray[Any]]) -> Codec:
-    """The codec that `to_json` wrote. Everything is checked: the values may come from a file."""
-    fields = {name: value for name, value in values.items() if name != "id"}
-    kind = get(str(values.get("id")))
-    plain = kind()
-    expected = (set(plain.configuration()), set(plain.tables()))
-    if (set(fields), set(tables)) != expected:
-        raise BadArgument(
-            f"codec {kind.id} has the values {sorted(expected[0])} and the tables "
-            f"{sorted(expected[1])}, got {sorted(fields)} and {sorted(tables)}"
-        )
-    arrays: dict[str, Any] = {name: np.array(table) for name, table in tables.items()}
-    for array in arrays.values():
-        array.flags.writeable = False
-    return kind(**fields, **arrays)

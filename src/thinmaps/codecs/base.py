@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a codec: rows of one map to bytes and back, one coding unit at a time.
 
-A codec is one Python file: a frozen dataclass that derives from `Codec`, carries an `id` equal to
-its file's stem, and has in its fields everything that decoding needs (its configuration, JSON
-values; its tables, NumPy arrays). `codecs/__init__.py` finds it there. The NumPy reference in it is
-the specification. A native twin `<id>.cc` beside it makes it fast, and must give the same bytes;
-`tests/contracts/test_codecs.py` asks everything this page promises of every codec that exists.
+A codec is one Python file: a frozen dataclass that derives from `Codec` and carries an `id` equal to
+its file's stem. Its fields, all with defaults, are everything that decoding needs; by their
+annotations alone (`int`, `NDArray[np.int32]`) the .thin file stores them as JSON values and tensors.
+`codecs/__init__.py` finds the file. The NumPy reference in it is the specification. A native twin
+`<id>.cc` beside it makes it fast, and must give the same bytes; `tests/contracts/test_codecs.py`
+asks everything this page promises of every codec that exists.
 
     unit              `unit_rows` rows, the last one of a map may be shorter; context, state and
                       padding stop at its border
@@ -32,6 +33,10 @@ from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec, Packed
 
 UInt8Array = NDArray[np.uint8]
+
+
+# A unit may be a whole map, but its sizes stay far from where 32-bit numbers end.
+MOST_UNIT_ROWS = 1 << 16
 
 
 class StandardOperator(NamedTuple):
@@ -76,9 +81,10 @@ class Codec(ABC):
         Codec.registered[cls.id] = cls
 
     def __post_init__(self) -> None:
-        if type(self.unit_rows) is not int or self.unit_rows < 1:
+        if type(self.unit_rows) is not int or not 1 <= self.unit_rows <= MOST_UNIT_ROWS:
             raise BadArgument(
-                f"{self.id} needs unit_rows to be an integer >= 1, got {self.unit_rows!r}"
+                f"{self.id} needs unit_rows to be an integer in 1..{MOST_UNIT_ROWS}, "
+                f"got {self.unit_rows!r}"
             )
 
     @abstractmethod
@@ -138,17 +144,6 @@ class Codec(ABC):
         """Largest size of an encoded map; exact for fixed rate."""
         units = range(self.unit_count(spec))
         return sum(self.unit_bytes(spec, self.rows_of_unit(spec, u)) for u in units)
-
-    def configuration(self) -> dict[str, int]:
-        """The fields that are JSON values."""
-        return {name: value for name, value in self._fields() if not isinstance(value, np.ndarray)}
-
-    def tables(self) -> dict[str, NDArray[Any]]:
-        """The fields that are arrays; the .thin file stores them as tensors."""
-        return {name: value for name, value in self._fields() if isinstance(value, np.ndarray)}
-
-    def _fields(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
 
     def encode(self, values: UInt8Array, spec: MapSpec) -> Packed:
         """Encode a whole map, by the reference."""

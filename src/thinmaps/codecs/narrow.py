@@ -183,7 +183,9 @@ class Narrow(Codec):
             bounds[1, 0],
         )
         repeats = max(1, 512 // spec.channels)
-        return np.concatenate([[self.bits], *(np.tile(row, repeats) for row in rows)], dtype=np.int32)
+        return np.concatenate(
+            [[self.bits], *(np.tile(row, repeats) for row in rows)], dtype=np.int32
+        )
 
     def _codes(self, rows: UInt8Array, zero_point: int) -> UInt8Array:
         scale = _reciprocal(self.step)

@@ -108,47 +108,46 @@ void DecodeChunk(uint8_t* out, size_t count, DecodeState* state) {
 
 #if defined(__x86_64__)
 
-// Eight elements at a time: presence bits, each spread to a byte, select what pext and pdep move.
+// One bit for each of the 64 elements that equals zero.
+THINMAPS_AVX2 uint64_t ZerosAvx2(const uint8_t* elements, uint8_t zero) {
+  const __m256i zeros = _mm256_set1_epi8(static_cast<char>(zero));
+  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements));
+  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements + 32));
+  const int low_bits = _mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zeros));
+  const int high_bits = _mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zeros));
+  return uint64_t{static_cast<uint32_t>(high_bits)} << 32 | static_cast<uint32_t>(low_bits);
+}
+
+// Presence bits 0 to 7, each spread to a byte: what pext keeps and pdep fills.
+THINMAPS_AVX2 uint64_t SpreadAvx2(uint64_t present) {
+  return _pdep_u64(present, 0x0101010101010101) * 0xFF;
+}
+
 THINMAPS_AVX2 void EncodeChunkAvx2(const uint8_t* in, size_t count, EncodeState* state) {
   if (count < kChunk) return EncodeChunk(in, count, state);
-  const __m256i zero = _mm256_set1_epi8(static_cast<char>(state->zero));
-  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
-  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + 32));
-  const auto zeros_low = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zero)));
-  const auto zeros_high =
-      static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zero)));
-  const uint64_t present = ~(uint64_t{zeros_high} << 32 | zeros_low);
+  const uint64_t present = ~ZerosAvx2(in, state->zero);
   uint8_t* value = state->value;
   for (size_t i = 0; i < kChunk; i += 8) {
     // At most i values precede these, so all eight bytes lie in the room for the chunk.
-    const uint64_t kept = present >> i & 0xFF;
-    Store64(_pext_u64(Load64(in + i), _pdep_u64(kept, 0x0101010101010101) * 0xFF), value);
-    value += std::popcount(kept);
+    Store64(_pext_u64(Load64(in + i), SpreadAvx2(present >> i)), value);
+    value += std::popcount(present >> i & 0xFF);
   }
   state->value = value;
   state->presence.Append(present, kChunk);
 }
 
 THINMAPS_AVX2 void DecodeChunkAvx2(uint8_t* out, size_t count, DecodeState* state) {
-  // Eight bytes are read at each step, of which the last may be behind this chunk's own values.
-  if (count < kChunk || state->values.size() < kChunk + 8) return DecodeChunk(out, count, state);
+  // Eight values are read at a time, though fewer may be this chunk's.
+  if (count < kChunk || state->values.size() < kChunk) return DecodeChunk(out, count, state);
   const uint64_t present = state->presence.Take(kChunk);
   const uint64_t zeros = 0x0101010101010101 * state->zero;
   const uint8_t* value = state->values.data();
   for (size_t i = 0; i < kChunk; i += 8) {
-    const uint64_t kept = present >> i & 0xFF;
-    const uint64_t mask = _pdep_u64(kept, 0x0101010101010101) * 0xFF;
-    Store64(_pdep_u64(Load64(value), mask) | (zeros & ~mask), out + i);
-    value += std::popcount(kept);
+    const uint64_t kept = SpreadAvx2(present >> i);
+    Store64(_pdep_u64(Load64(value), kept) | (zeros & ~kept), out + i);
+    value += std::popcount(present >> i & 0xFF);
   }
-  // A stored zero is found afterwards: where presence says a value is, there must not be one.
-  const __m256i zero = _mm256_set1_epi8(static_cast<char>(state->zero));
-  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(out));
-  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(out + 32));
-  const auto zeros_low = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, zero)));
-  const auto zeros_high =
-      static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, zero)));
-  state->good &= ((uint64_t{zeros_high} << 32 | zeros_low) & present) == 0;
+  state->good &= (ZerosAvx2(out, state->zero) & present) == 0;
   state->values = state->values.subspan(static_cast<size_t>(std::popcount(present)));
 }
 
