@@ -47,6 +47,7 @@ def network() -> Network:
     )
     channels = {"image": 3, "x": 3, "a": 4, "b": 2, "both": 6}
     maps = {name: MapSpec(SIDE, SIDE, count) for name, count in channels.items()}
+    maps["x"] = MapSpec(SIDE, SIDE, 3, float(np.float32(1 / 255)))
     maps["mean"] = MapSpec(1, 1, 6)
     maps["logits"] = MapSpec(1, 1, CLASSES, dtype="float32")
     return Network(nodes, maps, ("image",), ("logits",))
@@ -128,7 +129,7 @@ def model(coded_plan: Plan) -> Model:
     provenance = Provenance("net<1>.onnx", "ab" * 32, "0.1.0", {"schedule": "layer"})
     return Model(
         coded_plan,
-        Tail((), {}, ("logits",)),
+        Tail((), {}, ("logits",), {"logits": (1, CLASSES)}),
         Preprocessing(),
         tuple(f"class {i}" for i in range(CLASSES)),
         provenance,
