@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a codec: rows of one map to bytes and back, one coding unit at a time.
 
-A codec is one Python file: a frozen dataclass that derives from `Codec` and carries an `id` equal to
-its file's stem. Its fields, all with defaults, are everything that decoding needs; by their
-annotations alone (`int`, `NDArray[np.int32]`) the .thin file stores them as JSON values and tensors.
+A codec is one Python file: a frozen dataclass that derives from `Codec` and carries as `id` its
+file's stem. Its fields, all with defaults, are everything that decoding needs; by their annotations
+alone (`int`, `NDArray[np.int32]`) the .thin file stores them as JSON values and tensors.
 `codecs/__init__.py` finds the file. The NumPy reference in it is the specification. A native twin
 `<id>.cc` beside it makes it fast, and must give the same bytes; `tests/contracts/test_codecs.py`
 asks everything this page promises of every codec that exists.
