@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from thinmaps.export.drawing import Drawing
 from thinmaps.export.tail import draw_tail
@@ -22,6 +22,7 @@ CONSTANTS = {
     "matrix": np.random.default_rng(2).normal(0, 1, (5, 6)).astype(np.float32),
     "channel": np.random.default_rng(3).uniform(0.5, 2, 4).astype(np.float32),
     "slope": np.random.default_rng(4).uniform(0, 1, (4, 1, 1)).astype(np.float32),
+    "mean": np.random.default_rng(5).normal(0, 1, (1, 4, 1, 1)).astype(np.float32),
     "indices": np.array([2, 0, 1, 1], np.int64),
 }
 REDUCE = {"axes": (1, 3), "keepdims": True}
@@ -46,6 +47,10 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "Cast": ((), {"dtype": "int64"}),
     "Clip": ((), {"low": -0.5, "high": None}),
     "Concat": (("positive",), {"axis": 1}),
+    "Conv": (("mean",), {}),
+    **dict.fromkeys(
+        ("QuantizeLinear", "DequantizeLinear"), ((), {"scale": 0.03125, "zero_point": 121})
+    ),
     "Expand": ((), {"shape": (2, 4, 3, 5)}),
     "Gather": (("indices",), {"axis": 2}),
     "Gemm": (("matrix",), {"alpha": 0.5, "beta": 1.0, "flip_a": False, "flip_b": False}),
@@ -64,7 +69,8 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def run_there(tail: Tail, x: np.ndarray) -> list[np.ndarray]:
     drawing = Drawing({}, {"x", *tail.constants, *tail.outputs})
     draw_tail(drawing, tail)
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    inputs = [helper.make_tensor_value_info("x", kind, x.shape)]
     model = drawing.model(inputs, tail.outputs)
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -76,6 +82,8 @@ def judge(op_type: str, constants: tuple[str, ...], attributes: dict[str, Any]) 
     x = np.random.default_rng(6).normal(0, 2, shape).astype(np.float32)
     if op_type in ("Log", "Sqrt", "Pow"):
         x = np.abs(x)
+    if op_type == "DequantizeLinear":
+        x = np.random.default_rng(7).integers(0, 256, shape).astype(np.uint8)
     outputs = ("y", "z") if op_type in ("Split", "TopK") else ("y",)
     node = TailNode(op_type, ("x", *constants), outputs, attributes)
     used = {name: CONSTANTS[name] for name in constants}

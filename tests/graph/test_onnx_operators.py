@@ -511,6 +511,38 @@ def test_depth_to_space_is_read(mode):
     assert_computes_the_same(between_convolutions(middle, shape=(1, 12, 3, 5), channels=3))
 
 
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_to_space_spelled_out_is_read(mode):
+    split, order = {
+        "CRD": ((0, 3, 2, 2, 3, 5), (0, 1, 4, 2, 5, 3)),
+        "DCR": ((0, 2, 2, 3, 3, 5), (0, 3, 4, 1, 5, 2)),
+    }[mode]
+    middle = [
+        node("Reshape", ["a", "split"], ["s"]),
+        node("Transpose", ["s"], ["t"], perm=order),
+        node("Reshape", ["t", "joined"], ["b"]),
+    ]
+    constants = {"split": np.array(split), "joined": np.array([1, 3, 6, 10])}
+    network = assert_computes_the_same(
+        between_convolutions(middle, constants, shape=(1, 12, 3, 5), channels=3)
+    )
+    assert network.nodes[1].operator.mode == mode
+
+
+def test_a_channel_shuffle_is_a_convolution_with_a_permutation():
+    middle = [
+        node("Reshape", ["a", "split"], ["s"]),
+        node("Transpose", ["s"], ["t"], perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["t", "joined"], ["b"]),
+    ]
+    constants = {"split": np.array([1, 2, 3, 7, 5]), "joined": np.array([1, 6, 7, 5])}
+    network = assert_computes_the_same(between_convolutions(middle, constants, shape=(1, 6, 7, 5)))
+    assert kinds(network) == ["FloatConv"] * 3
+    np.testing.assert_array_equal(
+        network.nodes[1].operator.weights[:, :, 0, 0].argmax(axis=1), [0, 3, 1, 4, 2, 5]
+    )
+
+
 def test_nodes_that_change_nothing_leave_no_node():
     middle = [
         node("Identity", ["a"], ["i"]),

@@ -89,6 +89,10 @@ CASES = {
              {"hi": np.float32(0.4)}, 18),
     "Expand": ([node("ReduceMax", ["a", "at"], ["m"]), node("Expand", ["m", "to"], ["y"])],
                {"at": integers(1), "to": integers(1, 3, 1, 5)}, 18),
+    "Conv to one channel": (
+        [node("Softmax", ["a"], ["s"], axis=1), node("Conv", ["s", "mean", "bias"], ["y"])],
+        {"mean": weights(1, 4, 1, 1), "bias": weights(1)}, 18,
+    ),
     "MatMul and Gemm": (
         [node("Reshape", ["a", "to"], ["r"]), node("MatMul", ["r", "m"], ["p"]),
          node("Gemm", ["g", "p", "c"], ["y"], transA=1, transB=1, alpha=0.5, beta=2.0)],

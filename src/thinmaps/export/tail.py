@@ -94,6 +94,17 @@ def _draw_softmax(drawing: Drawing, node: TailNode) -> None:
         drawing.place("Div", [powers, total], node.outputs)
 
 
+def _draw_quantisation(drawing: Drawing, node: TailNode) -> None:
+    """Scale and zero point are inputs, of one element each."""
+    scale, zero_point = node.attributes["scale"], node.attributes["zero_point"]
+    inputs = [
+        *node.inputs,
+        drawing.constant(np.float32(scale), f"{node.outputs[0]}/scale"),
+        drawing.constant(np.uint8(zero_point), f"{node.outputs[0]}/zero_point"),
+    ]
+    drawing.place(node.op_type, inputs, node.outputs)
+
+
 _DRAW: Mapping[str, Callable[[Drawing, TailNode], Any]] = {
     **dict.fromkeys(
         ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
@@ -101,6 +112,7 @@ _DRAW: Mapping[str, Callable[[Drawing, TailNode], Any]] = {
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _draw_softmax),
     **dict.fromkeys(("Reshape", "Expand"), _draw_with_inputs("shape")),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _draw_quantisation),
     "Cast": _draw_cast,
     "Clip": _draw_clip,
     "Slice": _draw_with_inputs("starts", "ends", "axes", "steps"),

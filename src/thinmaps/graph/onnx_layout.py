@@ -7,12 +7,18 @@ views and leave no node.
 
 from __future__ import annotations
 
-from thinmaps.graph.float_network import FloatConcat, FloatPad
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps.graph.float_network import FloatConcat, FloatConv, FloatPad
 from thinmaps.graph.onnx_draft import Draft
 from thinmaps.graph.onnx_graph import Op, Refusal
 from thinmaps.graph.onnx_operators import Convert
 from thinmaps.graph.onnx_resize import resize
-from thinmaps.graph.operators import DepthToSpace, Slice
+from thinmaps.graph.operators import DepthToSpace, Slice, Window
 
 _FLOAT32 = 1  # TensorProto.FLOAT
 
@@ -30,13 +36,49 @@ def cast(op: Op, draft: Draft) -> None:
 
 
 def transpose(op: Op, draft: Draft) -> None:
-    """Transpose that only moves axes of size 1."""
-    shape = draft.view(op).shape
-    order = op.attributes.get("perm", tuple(range(len(shape)))[::-1])
-    moved = [axis for axis in order if shape[axis] > 1]
-    if moved != sorted(moved):
+    """Transpose that moves nothing, shuffles channels, or is a DepthToSpace spelled out."""
+    view = draft.view(op)
+    height, width, channels = draft.shapes[view.map]
+    order = op.attributes.get("perm", tuple(range(len(view.shape)))[::-1])
+    moved = [axis for axis in order if view.shape[axis] > 1]
+    rank = len(view.shape)
+    split = view.shape[1 : rank - 2]
+    splits_channels = math.prod(split) == channels and view.shape[-2:] == (height, width)
+    if moved == sorted(moved):
+        draft.alias(op)
+    elif splits_channels and order[-2:] == (rank - 2, rank - 1):
+        axes = [axis - 1 for axis in order[1:-2]]
+        sources = np.arange(channels).reshape(split).transpose(axes).ravel()
+        draft.make(op, _shuffle(sources), (view.map,), shape=(height, width, channels))
+    elif splits_channels and order in _BLOCK_AXES and _is_square(split, order):
+        mode, axis = _BLOCK_AXES[order]
+        block = view.shape[axis]
+        shape = (height * block, width * block, channels // block**2)
+        draft.make(op, DepthToSpace(block, mode), (view.map,), shape=shape)
+    else:
         raise Refusal("it reorders the axes of a map, which is supported behind the last map only")
-    draft.alias(op)
+
+
+# Order of (1, c, b, b, h, w) or (1, b, b, c, h, w) that ends as (1, c, h, b, w, b) -> mode, an
+# axis of length b.
+_BLOCK_AXES: dict[tuple[int, ...], tuple[Literal["DCR", "CRD"], int]] = {
+    (0, 1, 4, 2, 5, 3): ("CRD", 2),
+    (0, 3, 4, 1, 5, 2): ("DCR", 1),
+}
+
+
+def _is_square(split: tuple[int, ...], order: tuple[int, ...]) -> bool:
+    """Whether both axes of a block have the same length."""
+    return split[order[3] - 1] == split[order[5] - 1]
+
+
+def _shuffle(sources: NDArray[np.int64]) -> FloatConv:
+    """Output channel k is input channel `sources[k]`: a 1 x 1 convolution with a permutation.
+
+    Exact on bytes where input and output share a scale, and no operator of its own is needed.
+    """
+    weights = np.eye(len(sources), dtype=np.float32)[sources][:, :, None, None]
+    return FloatConv(Window((1, 1)), 1, weights, np.zeros(len(sources), np.float32))
 
 
 def concat(op: Op, draft: Draft) -> None:

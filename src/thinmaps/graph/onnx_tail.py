@@ -140,6 +140,16 @@ def _top_k(op: Op, draft: Draft) -> Attributes:
     }
 
 
+def _expectation(op: Op, draft: Draft) -> Attributes:
+    """A 1 x 1 convolution to one channel: the mean of a distribution, as box regression ends."""
+    weights = draft.required(op, 1, "weights")
+    plain = all(op.attributes.get(name, (1, 1)) == (1, 1) for name in ("strides", "dilations"))
+    unpadded = not any(op.attributes.get("pads", ()))
+    if weights.shape[0] != 1 or weights.shape[2:] != (1, 1) or not (plain and unpadded):
+        raise Refusal("a convolution behind a float operator is supported 1 x 1 to 1 channel only")
+    return {}
+
+
 def _number(name: str, default: float) -> Callable[[Op, Draft], Attributes]:
     return lambda op, draft: {name: float(op.attributes.get(name, default))}
 
@@ -185,6 +195,7 @@ _FORMS: dict[str, tuple[int, Callable[[Op, Draft], Attributes]]] = {
     "Clip": (1, _clip),
     "DequantizeLinear": (1, _quantisation),
     "Concat": (_ALL, _on_axis),
+    "Conv": (3, _expectation),
     "Expand": (1, _output_shape),
     "Gather": (2, _on_axis),
     "Gemm": (3, _gemm),

@@ -125,6 +125,12 @@ def _gemm(a: Array, b: Array, c: Array | None = None, **how: float) -> Array:
     return np.asarray(product if c is None else product + np.float32(how["beta"]) * c)
 
 
+def _expectation(x: Array, weights: Array, bias: Array | None = None) -> Array:
+    """A convolution 1 x 1 to one channel."""
+    mixed = np.tensordot(x, weights[0, :, 0, 0], axes=(1, 0))[:, None]
+    return np.asarray(mixed if bias is None else mixed + bias)
+
+
 def _largest(x: Array, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
     order = np.argsort(-x if largest else x, axis=axis, kind="stable")
     order = np.take(order, range(k), axis=axis)
@@ -151,6 +157,7 @@ OPERATORS: dict[str, Evaluate] = {
     "Clip": _clip,
     "Concat": lambda *arrays, axis: np.concatenate(arrays, axis=axis),
     "DequantizeLinear": dequantise,
+    "Conv": _expectation,
     "Div": np.divide,
     "Exp": np.exp,
     "Expand": lambda x, shape: np.broadcast_to(x, shape),
