@@ -140,7 +140,7 @@ THINMAPS_AVX2 void DecodeChunkAvx2(uint8_t* out, size_t count, DecodeState* stat
   // Eight values are read at a time, though fewer may be this chunk's.
   if (count < kChunk || state->values.size() < kChunk) return DecodeChunk(out, count, state);
   const uint64_t present = state->presence.Take(kChunk);
-  const uint64_t zeros = 0x0101010101010101 * state->zero;
+  const uint64_t zeros = uint64_t{0x0101010101010101} * state->zero;
   const uint8_t* value = state->values.data();
   for (size_t i = 0; i < kChunk; i += 8) {
     const uint64_t kept = SpreadAvx2(present >> i);
