@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -431,3 +433,25 @@ def test_the_bar_waits_and_then_draws(
         late("calibrating", 2, 3)
         late("checking", 1, 2)
     assert "calibrating" in capsys.readouterr().err
+
+
+def test_running_and_showing_need_no_onnx(place: Place) -> None:
+    blocked = "import sys; sys.modules.update(onnx=None, onnxruntime=None, torch=None); "
+    call = "from thinmaps.cli import main; main(sys.argv[1:])"
+    for arguments in (
+        ["run", place.net_thin, f"{place.pictures}/1.png", "--json"],
+        ["show", place.net_thin, "--json", "--html", str(place.folder / "bare.html")],
+    ):
+        command = [sys.executable, "-c", blocked + call, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["arena_bytes"] > 0
+    for arguments, code in (
+        (["bench", place.net_thin], 2),
+        (["eval", place.net_thin, "--images", place.pictures], 0),
+    ):
+        command = [sys.executable, "-c", blocked + call, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "thinmaps[compress]" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -16,7 +16,9 @@ from typer.exceptions import TyperException
 from thinmaps.cli.commands import app
 from thinmaps.errors import ThinmapsError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
+
+EXTRA_PACKAGES = frozenset({"onnx", "onnxruntime"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +34,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(refusal))
     except TyperException as misuse:
         return _refuse(f"{misuse.format_message()} (thinmaps --help lists commands and options)")
+    except ModuleNotFoundError as absent:
+        if (absent.name or "").partition(".")[0] not in EXTRA_PACKAGES:
+            raise
+        return _refuse(f"this command needs {absent.name}: pip install 'thinmaps[compress]'")
     except KeyboardInterrupt:
         result = 130
     if result == 130:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
-from thinmaps.errors import BadArgument, BadData
+from thinmaps.errors import BadArgument, BadData, MissingExtra
 from thinmaps.file import Model
 from thinmaps.measure.accuracy import (
     Answer,
@@ -121,12 +121,7 @@ def evaluate(
         BadModel: the float network cannot be run, or has other outputs.
     """
     shape, preprocessing = _picture_input(model)
-    path, note = find_reference(model, reference)
-    float_answer = None
-    if path is not None:
-        from thinmaps.measure.float_model import FloatModel  # needs ONNX Runtime, this does not
-
-        float_answer = FloatModel(path, preprocessing, shape[:2])
+    float_answer, note = _reference_answer(model, reference, shape, preprocessing)
     subjects = Subjects(thin_answer(model, threads), float_answer, shape, preprocessing)
     if task == "detect":
         names = model.labels or VOC_CLASSES
@@ -134,6 +129,26 @@ def evaluate(
     if task == "segment":
         return Evaluation(_segment(subjects, images, note, progress))
     return Evaluation(_classify(subjects, images, labels, progress), note)
+
+
+def _reference_answer(
+    model: Model,
+    given: str | Path | None,
+    shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
+) -> tuple[Answer | None, str | None]:
+    """The float network as a function, or the sentence that says why there is none."""
+    try:
+        path, note = find_reference(model, given)
+        if path is None:
+            return None, note
+        from thinmaps.measure.float_model import FloatModel  # needs ONNX Runtime, this does not
+
+        return FloatModel(path, preprocessing, shape[:2]), None
+    except MissingExtra as absent:
+        if given is not None:
+            raise
+        return None, f"no agreement: {absent}"
 
 
 def drop_of(

@@ -12,17 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from thinmaps.errors import BadModel, MissingExtra
+import onnx
+import onnxruntime
+
+from thinmaps.errors import BadModel
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Conv
-
-try:
-    import onnx
-    import onnxruntime
-except ImportError as absent:
-    raise MissingExtra(
-        f"the peer is ONNX Runtime ({absent}): pip install 'thinmaps[compress]'"
-    ) from None
 
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul"})
 
