@@ -156,7 +156,11 @@ def _magnitudes(reading: _Pass) -> dict[str, NDArray[np.float64]]:
     names = [node.output for node in network.nodes]
     for maps in few.over("channels", names, []):
         for name in names:
-            sums[name] += np.abs(maps[name]).max(axis=(1, 2))
+            planes = maps[name].reshape(len(maps[name]), -1)
+            sums[name] += np.maximum(planes.max(axis=1), -planes.min(axis=1))
+    for name in names:
+        if not np.isfinite(sums[name]).all():
+            raise BadModel(f"map {name!r} holds values that are not finite (NaN or infinity)")
     return sums
 
 
@@ -165,11 +169,12 @@ def _ranges(reading: _Pass, skipped: list[str]) -> dict[str, Range]:
     network = reading.network
     computed = [node.output for node in network.nodes if not _follows(node)]
     histograms = {name: Histogram() for name in (*network.inputs, *computed)}
-    for maps in reading.over("ranges", computed, skipped):
+    for picture, maps in enumerate(reading.over("ranges", computed, skipped)):
         for name, histogram in histograms.items():
-            if not np.isfinite(maps[name]).all():
-                raise BadModel(f"map {name!r} holds values that are not finite (NaN or infinity)")
-            histogram.add(maps[name])
+            try:
+                histogram.add(maps[name], picture)
+            except BadModel as refusal:
+                raise BadModel(f"map {name!r} {refusal}") from None
     found = {name: histogram.best_range() for name, histogram in histograms.items()}
     if reading.preprocessing is not None:
         found.update(_picture_ranges(network, reading.preprocessing))

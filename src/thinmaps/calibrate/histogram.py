@@ -3,7 +3,8 @@
 
 Bins of equal width lie symmetrically around 0. When a value falls outside, the width doubles and
 pairs of bins merge, so one pass suffices and memory stays at a few thousand counts per map. Exact
-zeros are not counted: every quantisation holds them exactly.
+zeros are not counted: every quantisation holds them exactly. Of large maps every n-th value is
+counted, another n-th for each picture; the smallest and the largest value are those of all.
 
 `best_range` chooses where to clip: the range whose even-zero-point quantisation has the smallest
 mean squared error, rounding and clipping together (the criterion of, among others, Banner et al.,
@@ -13,12 +14,16 @@ Bin centres stand for their values, which is exact to 1/1,000 of the range.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.errors import BadModel
 from thinmaps.graph.scales import Range, even_quantisation
 
 HALF_BINS = 4096
+COUNTED_AT_MOST = 1 << 16  # values per map and picture
 CLIP_CANDIDATES = tuple(1.0 - step / 100 for step in range(81))
 
 
@@ -36,17 +41,26 @@ class Histogram:
         """Smallest and largest value seen, and 0."""
         return Range(self.low, self.high)
 
-    def add(self, values: NDArray[np.float32]) -> None:
-        """Count the values; they must be finite."""
+    def add(self, values: NDArray[np.float32], phase: int = 0) -> None:
+        """Count one picture's values; of large maps a part that `phase` (the picture) chooses.
+
+        Raises:
+            BadModel: a value is not finite.
+        """
         low, high = float(values.min()), float(values.max())
+        if not math.isfinite(high - low):
+            raise BadModel("holds values that are not finite (NaN or infinity)")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._grow(max(-low, high))
         if self.reach == 0.0:
             return
-        bins = np.floor(values.ravel() * np.float32(HALF_BINS / self.reach)).astype(np.int32)
+        # An odd step does not fall into step with rows of even length.
+        step = (values.size - 1) // COUNTED_AT_MOST * 2 + 1
+        counted = values.ravel()[phase % step :: step]
+        bins = np.floor(counted * np.float32(HALF_BINS / self.reach)).astype(np.int32)
         bins += HALF_BINS
         np.minimum(bins, 2 * HALF_BINS - 1, out=bins)
-        zeros = values.size - np.count_nonzero(values)
+        zeros = counted.size - np.count_nonzero(counted)
         self.counts += np.bincount(bins, minlength=2 * HALF_BINS)
         self.counts[HALF_BINS] -= zeros
 
