@@ -101,13 +101,20 @@ def test_equal_pixels_compare_the_strongest_class() -> None:
 
 
 def test_agreement_suits_the_kind_of_answer() -> None:
-    assert agreement(SCORES, SCORES) == 1.0
-    assert agreement(SCORES, -SCORES) == 0.0
+    assert agreement(SCORES, SCORES, 8) == 1.0
+    assert agreement(SCORES, -SCORES, 8) == 0.0
     picture = np.linspace(0, 1, 48, dtype=np.float32).reshape(1, 3, 4, 4)
     shifted = picture.copy()
     shifted[0, 0] += 0.02
-    assert agreement(shifted, picture) == pytest.approx(2 / 3)
-    maps = np.zeros((1, 5, 2, 2), np.float32)
-    assert agreement(maps, maps) == 1.0
+    assert agreement(shifted, picture, 4) == pytest.approx(2 / 3)
     with pytest.raises(BadData, match="answers with"):
-        agreement(maps, picture)
+        agreement(picture[:, :2], picture, 4)
+
+
+def test_score_maps_agree_by_pixel_and_coarse_grids_by_element() -> None:
+    maps = np.zeros((1, 2, 2, 2), np.float32)
+    maps[0, 0] = 1
+    other = maps.copy()
+    other[0, 1, 0, 0] = 2
+    assert agreement(maps, other, 2) == 3 / 4
+    assert agreement(maps, other, 16) == 7 / 8

@@ -204,12 +204,13 @@ def equal_pixels(scores: NDArray[Any], float_scores: NDArray[Any]) -> float:
     return float(np.mean(scores.argmax(axis=1) == float_scores.argmax(axis=1)))
 
 
-def agreement(scores: NDArray[Any], reference: NDArray[Any]) -> float:
+def agreement(scores: NDArray[Any], reference: NDArray[Any], input_height: int) -> float:
     """Share (0..1) in which two answers say the same, whatever kind of answer they are.
 
-    Class scores: 1 where the best class is the same, else 0. Score maps `(1, c, h, w)`: pixels of
-    the same strongest class. Pictures (1 or 3 channels) and all else: elements that differ by at
-    most 1 % of the reference's range.
+    Class scores: 1 where the best class is the same, else 0. Score maps `(1, c, h, w)` of more
+    than an eighth of the input's height: pixels of the same strongest class. Pictures (1 or 3
+    channels), the coarse grids of detectors and all else: elements that differ by at most 1 % of
+    the reference's range.
 
     Raises:
         BadData: the two have different shapes.
@@ -220,6 +221,7 @@ def agreement(scores: NDArray[Any], reference: NDArray[Any]) -> float:
         )
     if scores.size == max(scores.shape):
         return float(best(scores)[0] == best(reference)[0])
-    if scores.ndim == 4 and scores.shape[1] not in (1, 3):
+    is_map = scores.ndim == 4 and scores.shape[1] not in (1, 3)
+    if is_map and 8 * scores.shape[2] > input_height:
         return equal_pixels(scores, reference)
     return float(np.mean(np.abs(scores - reference) <= 0.01 * np.ptp(reference)))

@@ -175,7 +175,7 @@ def drop_of(
         thin, whole = subjects.both(pictures.names[index], pictures.load(index))
         assert whole is not None
         if classes is None:
-            return 1 - agreement(thin, whole)
+            return 1 - agreement(thin, whole, shape[0])
         verdict = judge_class(thin, whole, classes[index])
         return float(verdict.float_place == 0) - float(verdict.place == 0)
 
