@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small model with everything that a .thin file can hold, and its bytes under edits."""
+"""Small models that hold everything a .thin file can, and their bytes under edits."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from small_networks import PREPROCESSING, chain, every_operator
 
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
-from thinmaps.file import Model, Provenance, encode
+from thinmaps.errors import BadFile
+from thinmaps.file import Model, Provenance, encode, load
 from thinmaps.file.container import pack, seal, unpack
 from thinmaps.graph.float_network import Tail, TailNode
 from thinmaps.plan.build import build
@@ -21,6 +25,7 @@ Document = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
+@cache
 def small_model() -> Model:
     """A chain with two codecs, a tail, labels and provenance."""
     network = chain()
@@ -44,6 +49,7 @@ def small_model() -> Model:
     )
 
 
+@cache
 def wide_model() -> Model:
     """Every operator, two inputs, two outputs, nothing else."""
     network = every_operator()
@@ -69,3 +75,15 @@ def with_header(data: bytes, change: Callable[[Document], None], extra: bytes = 
     change(header)
     encoded = json.dumps(header, separators=(",", ":")).encode()
     return seal(len(encoded).to_bytes(8, "little") + encoded + data[8 + length :] + extra)
+
+
+def refusal(path: Path, data: bytes) -> str:
+    """The one sentence with which a file is refused; it names the file."""
+    path.write_bytes(data)
+    with pytest.raises(BadFile) as caught:
+        load(path)
+    sentence = str(caught.value)
+    assert str(path) in sentence
+    assert "\n" not in sentence
+    assert len(sentence) < 600
+    return sentence
