@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from thinmaps.calibrate.moments import Moments, grid, patches, round_trip
+from thinmaps.calibrate.moments import CHUNK, Moments, grid, patches, round_trip
 from thinmaps.calibrate.rounding import round_columns, round_to_outputs
 from thinmaps.graph.float_network import FloatConv, MapQuantisation
 from thinmaps.graph.operators import Window
@@ -72,7 +72,7 @@ def test_moments_are_those_of_the_quantised_patches():
     seen = round_trip(x, FINE).reshape(2, 2)
     np.testing.assert_allclose(moments.real_mean, x.reshape(2, 2))
     np.testing.assert_allclose(moments.mean, seen)
-    np.testing.assert_allclose(moments.second, seen[:, :, None] * seen[:, None, :])
+    np.testing.assert_allclose(moments.second[0], seen[:, :, None] * seen[:, None, :])
 
 
 def output_error(filters, rounded, second):
@@ -105,3 +105,18 @@ def test_weights_stay_in_their_bytes_and_dead_inputs_do_no_harm():
     rounded = round_to_outputs(conv, scale, moments)
     assert rounded.dtype == np.int8
     assert np.abs(rounded.astype(int)).max() == 127
+
+
+def test_wide_filters_are_rounded_in_chunks():
+    columns = CHUNK + 5
+    rng = np.random.default_rng(9)
+    conv = FloatConv(
+        Window((1, 1)), 1, rng.normal(size=(2, columns, 1, 1)).astype(np.float32), np.zeros(2)
+    )
+    moments = Moments(conv)
+    moments.add(rng.normal(size=(columns, 2, 2)).astype(np.float32), FINE, (2, 2), 0)
+    scale = np.abs(conv.weights).max(axis=(1, 2, 3)) / np.float32(127)
+    rounded = round_to_outputs(conv, scale, moments)
+    assert [second.shape for second in moments.second] == [(1, CHUNK, CHUNK), (1, 5, 5)]
+    exact = conv.weights / scale[:, None, None, None]
+    assert np.abs(rounded - exact).mean() < 0.6

@@ -141,8 +141,9 @@ class _Pass:
         maps = FloatMaps(self.model, self.network, names, self.preprocessing)
         for done, (name, picture) in enumerate(self.pictures.read(skipped), 1):
             values = maps.of(name, picture)
-            for key in values.keys() & self.factors.keys():
-                values[key] = values[key] / self.factors[key][:, None, None]
+            for key, factors in self.factors.items():
+                if key in values and (factors != 1).any():
+                    values[key] = values[key] / factors[:, None, None]
             yield values
             if self.progress is not None:
                 self.progress(what, done, len(self.pictures))

@@ -6,7 +6,8 @@ column). Rounding weights needs the mean of patches and of their outer products;
 positions per picture say as much as all of them, because neighbouring patches are nearly alike.
 Positions lie on a grid whose corner moves from picture to picture, so that all are visited.
 
-Memory: columns^2 doubles per group; cost: positions * columns^2 products per picture.
+Columns beyond `CHUNK` are cut into chunks, and products between two chunks are not kept: memory is
+at most columns * CHUNK doubles per group, cost positions * columns * CHUNK products per picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from thinmaps.graph.operators import Window
 from thinmaps.quant import dequantise, quantise
 
 POSITIONS = 48
+CHUNK = 1152
 
 Float64Array = NDArray[np.float64]
 
@@ -37,7 +39,11 @@ class Moments:
         self.patches = 0
         self.real_sums = np.zeros((conv.groups, columns))
         self.sums = np.zeros((conv.groups, columns))
-        self.products = np.zeros((conv.groups, columns, columns))
+        self.chunks = [slice(at, min(at + CHUNK, columns)) for at in range(0, columns, CHUNK)]
+        self.products = [
+            np.zeros((conv.groups, chunk.stop - chunk.start, chunk.stop - chunk.start))
+            for chunk in self.chunks
+        ]
 
     def add(
         self,
@@ -54,7 +60,9 @@ class Moments:
         self.real_sums += grouped.sum(axis=1)
         seen = round_trip(grouped, quantisation)
         self.sums += seen.sum(axis=1)
-        self.products += np.matmul(seen.transpose(0, 2, 1), seen)
+        for chunk, products in zip(self.chunks, self.products, strict=True):
+            part = seen[:, :, chunk]
+            products += np.matmul(part.transpose(0, 2, 1), part)
 
     @property
     def real_mean(self) -> Float64Array:
@@ -67,9 +75,9 @@ class Moments:
         return self.sums / self.patches
 
     @property
-    def second(self) -> Float64Array:
-        """Mean outer product of patches, (groups, columns, columns)."""
-        return self.products / self.patches
+    def second(self) -> list[Float64Array]:
+        """Mean outer product of patches per chunk, (groups, columns, columns)."""
+        return [products / self.patches for products in self.products]
 
 
 def round_trip(values: FloatArray, quantisation: MapQuantisation) -> FloatArray:

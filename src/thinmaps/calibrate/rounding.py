@@ -26,6 +26,9 @@ from thinmaps.graph.float_network import FloatConv
 # Share of the mean diagonal of H that is added to it: few pictures leave H singular.
 DAMPING = 0.01
 
+# Columns whose errors are collected before the columns behind them hear of it: same result, faster.
+BLOCK = 64
+
 Float64Array = NDArray[np.float64]
 
 
@@ -35,11 +38,11 @@ def round_to_outputs(
     """int8 weights of a convolution, in -127..127, with `scale` per output channel."""
     real = conv.weights.astype(np.float64) / scale.astype(np.float64)[:, None, None, None]
     grouped = real.reshape(conv.groups, -1, conv.weights[0].size)
-    rounded = [
-        round_columns(filters, second)
-        for filters, second in zip(grouped, moments.second, strict=True)
-    ]
-    return np.stack(rounded).reshape(conv.weights.shape).astype(np.int8)
+    rounded = np.empty_like(grouped)
+    for chunk, second in zip(moments.chunks, moments.second, strict=True):
+        for group in range(conv.groups):
+            rounded[group, :, chunk] = round_columns(grouped[group, :, chunk], second[group])
+    return rounded.reshape(conv.weights.shape).astype(np.int8)
 
 
 def round_columns(filters: Float64Array, second: Float64Array) -> Float64Array:
@@ -48,13 +51,25 @@ def round_columns(filters: Float64Array, second: Float64Array) -> Float64Array:
     remaining = filters[:, order]
     factor = _factor(second[np.ix_(order, order)])
     rounded = np.empty_like(remaining)
-    for at in range(remaining.shape[1]):
-        rounded[:, at] = np.clip(np.rint(remaining[:, at]), -127, 127)
-        error = (remaining[:, at] - rounded[:, at]) / factor[at, at]
-        remaining[:, at + 1 :] -= np.outer(error, factor[at, at + 1 :])
+    for first in range(0, remaining.shape[1], BLOCK):
+        block = slice(first, first + BLOCK)
+        rounded[:, block], errors = _round_block(remaining[:, block], factor[block, block])
+        remaining[:, first + BLOCK :] -= errors @ factor[block, first + BLOCK :]
     restored = np.empty_like(rounded)
     restored[:, order] = rounded
     return restored
+
+
+def _round_block(
+    remaining: Float64Array, factor: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Integers of some columns, and the errors that columns behind them have to make up for."""
+    rounded, errors = np.empty_like(remaining), np.empty_like(remaining)
+    for at in range(remaining.shape[1]):
+        rounded[:, at] = np.clip(np.rint(remaining[:, at]), -127, 127)
+        errors[:, at] = (remaining[:, at] - rounded[:, at]) / factor[at, at]
+        remaining[:, at + 1 :] -= np.outer(errors[:, at], factor[at, at + 1 :])
+    return rounded, errors
 
 
 def _factor(second: Float64Array) -> Float64Array:
