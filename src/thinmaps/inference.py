@@ -91,6 +91,8 @@ class Engine:
             return picture
         if picture.ndim not in (2, 3):
             raise BadShape(f"a picture is (h, w, 3) or (h, w), got {picture.shape}")
+        if picture.ndim == 2 or picture.shape[2] == 1:
+            picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
         return fit_picture(picture, self.model.preprocessing, spec.shape[:2])
 
     def run_into(self, inputs: Any, outputs: Any) -> None:
