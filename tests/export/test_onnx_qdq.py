@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from small_models import small_model
 from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
 
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument
-from thinmaps.export.onnx_qdq import node_to_onnx, to_onnx
+from thinmaps.export.onnx_qdq import export, node_to_onnx, to_onnx
 from thinmaps.graph import operators as op
 from thinmaps.graph.float_network import Tail, TailNode
 from thinmaps.graph.network import Network, Node
@@ -336,6 +337,22 @@ def test_names_of_the_original_file_never_meet_ours() -> None:
     model = to_onnx(network, tail=tail)
     made = [name for node in model.graph.node for name in node.output]
     assert len(made) == len(set(made))
+
+
+def test_export_writes_a_file_that_runs(tmp_path: Path) -> None:
+    export(small_model(), tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
+    (output,) = ort.InferenceSession(tmp_path / "out.onnx").get_outputs()
+    assert (output.name, output.shape) == ("probabilities", [1, 7])
+    with pytest.raises(BadArgument, match="there is no folder"):
+        export(small_model(), tmp_path / "absent" / "out.onnx")
+
+
+def test_a_table_that_changes_nothing_is_no_node() -> None:
+    spec = spec_of(4, 4, 2, 0.1, 8)
+    identity = op.Lookup(np.arange(256, dtype=np.uint8)[None])
+    network, node = one_node(identity, [spec], spec)
+    assert [n.op_type for n in node_to_onnx(network, node).graph.node] == ["Identity"]
 
 
 def test_the_file_says_nothing_of_the_machine_and_is_the_same_every_time() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_models import Arrays, Document, edited, refusal, small_model, wide_model
+from small_networks import every_operator
 
 
 def node(document: Document, kind: str) -> Document:
@@ -118,6 +119,49 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
     "a fraction for a number": (set_at("arena_bytes", to=4096.0), "a whole number"),
     "a number beyond all": (set_at("arena_bytes", to=1 << 70), "a whole number"),
     "a text for a list": (set_at("segments", to="0000"), "a list is needed"),
+    "a text for a fraction": (
+        set_at("source", "maps", "conv_1:0", "scale", to="1"),
+        "a finite number",
+    ),
+    "a number for a text": (set_at("source", "nodes", 0, "name", to=7), "a text is needed"),
+    "a number for a noun": (set_at("tail", to=7), "the fields of a Tail"),
+    "a number for an operator": (set_at("source", "nodes", 0, "operator", to=7), "with an id"),
+    "a list for names": (set_at("places", to=[]), "an object is needed"),
+    "a pair of one": (operator("conv", "window", window(stride=[1])), "a list of 2"),
+    "a number for a truth": (
+        lambda d, a: node(d, "max_pool").update(
+            operator={
+                "id": "average_pool",
+                "window": window(),
+                "count_include_pad": 1,
+                "multiplier": "x",
+            }
+        ),
+        "true or false",
+    ),
+    "a scale between two floats": (
+        set_at("source", "maps", "conv_1:0", "scale", to=0.1),
+        "a scale that float32 holds",
+    ),
+    "a map of absurd bytes": (
+        lambda d, a: d["source"]["maps"]["picture"].update(width=1 << 20, channels=1 << 20),
+        "is too large",
+    ),
+    "a constant of the tail that is bytes": (
+        tensor("shift", lambda c: c.astype(np.uint8)),
+        "is float32 or int64",
+    ),
+    "a tail that grows without end": (
+        lambda d, a: d["tail"]["nodes"].append(
+            {
+                "op_type": "Expand",
+                "inputs": ["shift"],
+                "outputs": ["large"],
+                "attributes": {"shape": [1 << 26, 7]},
+            }
+        ),
+        "elements",
+    ),
     "an infinite scale": (set_at("source", "maps", "picture", "scale", to=1e999), "is no number"),
     "nested options": (set_at("provenance", "options", to={"a": [[[[[[[[[1]]]]]]]]]}), "nested"),
     "a picture of 2**31 rows": (picture_height(2**31), "may be 1048576 long"),
@@ -203,7 +247,10 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
         "which there is not",
     ),
     "a codec of 9 bits": (set_at("codecs", "conv_1:0", "bits", to=9), "an integer in 1..7"),
-    "a codec of no rows": (set_at("codecs", "conv_2:0", "unit_rows", to=0), "needs unit_rows to be an integer"),
+    "a codec of no rows": (
+        set_at("codecs", "conv_2:0", "unit_rows", to=0),
+        "needs unit_rows to be an integer",
+    ),
     "a codec for other channels": (other_channels, "tables for 5 channels"),
     "no steps": (tensor("steps", lambda s: s[:0]), "the steps do 0"),
     "a missing step": (
@@ -264,6 +311,18 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
 def test_a_hostile_document_is_refused(name: str, tmp_path: Path) -> None:
     change, sentence = DOCUMENTS[name]
     assert sentence in refusal(tmp_path / "a.thin", edited(small_model(), change))
+
+
+@pytest.mark.parametrize("index", range(len(every_operator().nodes)))
+@pytest.mark.parametrize("count", ["none", "twice as many"])
+def test_an_operator_with_another_number_of_inputs_is_refused(
+    index: int, count: str, tmp_path: Path
+) -> None:
+    def change(document: Document, arrays: Arrays) -> None:
+        changed = document["source"]["nodes"][index]
+        changed["inputs"] = [] if count == "none" else changed["inputs"] * 2
+
+    refusal(tmp_path / "a.thin", edited(wide_model(), change))
 
 
 WIDE: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
