@@ -98,7 +98,13 @@ def _sections(page: Page) -> Iterator[str]:
         f'<div class="panel">{arena_figure(page.model.plan)}</div>',
     )
     yield _maps(page.report)
-    yield _section("counted", "Predicted beside counted", "", _counted(page.report))
+    yield _section(
+        "counted",
+        "Predicted beside counted",
+        "The arena is what the plan says, to the byte. Packed weights may differ from stored ones: "
+        "rows of filters are padded to the width of a vector.",
+        _counted(page.report),
+    )
     yield _section("origin", "Where it comes from", "", _origin(page.model))
 
 
@@ -126,7 +132,7 @@ def _cards(page: Page) -> str:
     if page.layer_by_layer_bytes:
         ratio = times(page.layer_by_layer_bytes / max(report.arena_bytes, 1))
         whole = bytes_in_words(page.layer_by_layer_bytes)
-        cards.append(("less than layer by layer", ratio, f"which needs {whole}"))
+        cards.append(("smaller than layer by layer", ratio, f"which needs {whole}"))
     cards += [
         ("weights", bytes_in_words(report.weights_bytes), "beside the arena"),
         (
