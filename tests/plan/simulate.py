@@ -126,7 +126,7 @@ class Simulation:
         assert not np.any(self.read_in[target] == number), f"{node.name} writes over what it reads"
         if row % here.unit_rows == 0:
             self.written_by[target] = self.label(node.output, entry)
-        # A second row in one slot within one step would go unnoticed until somebody reads the first.
+        # Two rows in one slot within one step show when somebody reads the first.
         kept = self.written_by[addresses] == content
         assert np.all(kept), f"{node.name} makes entry {entry}, whose slices are gone"
 

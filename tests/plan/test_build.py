@@ -16,8 +16,12 @@ from thinmaps.plan.verify import verify
 SCHEDULES = pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 
 
+# Enough for turns and thicker steps to occur; the search itself is measured in benchmarks.
+EFFORT = 8_000
+
+
 def judged(network, **options):
-    plan = build(network, **options)
+    plan = build(network, effort=EFFORT, **options)
     verify(plan)
     simulate(plan)
     assert lower_bound_bytes(plan) <= plan.arena_bytes
@@ -37,7 +41,7 @@ def test_steps_of_any_height_run_from_the_arena(name, stripe_rows):
         judged(ZOO[name](), schedule=schedule, stripe_rows=stripe_rows)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(45))
 def test_a_random_network_runs_from_its_arena(seed):
     network = random_network(seed)
     schedule = ("mixed", "stream", "layer")[seed % 3]
@@ -46,10 +50,10 @@ def test_a_random_network_runs_from_its_arena(seed):
 
 def test_an_arena_that_is_too_small_is_refused_with_the_maps_that_bind():
     network = ZOO["unet"]()
-    smallest = build(network).arena_bytes
-    assert build(network, arena_bytes=smallest).arena_bytes == smallest
+    smallest = build(network, effort=EFFORT).arena_bytes
+    assert build(network, effort=EFFORT, arena_bytes=smallest).arena_bytes == smallest
     with pytest.raises(PlanImpossible, match=r"\d bytes, 1 more than .* live 'conv"):
-        build(network, arena_bytes=smallest - 1)
+        build(network, effort=EFFORT, arena_bytes=smallest - 1)
 
 
 def test_unknown_schedules_and_empty_steps_are_refused():
@@ -67,7 +71,7 @@ def test_codecs_on_maps_that_cannot_carry_one_are_refused_all_at_once():
 
 
 def test_the_same_input_gives_the_same_plan():
-    plans = [build(ZOO["densenet"]()) for _ in range(2)]
+    plans = [build(ZOO["densenet"](), effort=EFFORT) for _ in range(2)]
     assert plans[0].steps == plans[1].steps
     assert plans[0].buffers == plans[1].buffers
     assert plans[0].places == plans[1].places
@@ -87,7 +91,7 @@ def test_encoded_maps_run_from_the_arena(name, codec, schedule):
     judged(network, schedule=schedule, codecs=coded(network, codec))
 
 
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 115))
 def test_a_random_network_with_codecs_runs_from_its_arena(seed):
     network = random_network(seed)
     codec = (HALF, WITH_HALO)[seed % 2]

@@ -23,7 +23,14 @@ from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
 from thinmaps.plan.plan import Buffer, Place, Plan, Step
 from thinmaps.plan.schedule import Order
-from thinmaps.plan.search import Candidate, layer_candidate, mixed_candidate, stream_candidate
+from thinmaps.plan.search import (
+    EFFORT,
+    Candidate,
+    layer_candidate,
+    mixed_candidate,
+    stream_candidate,
+    thickened,
+)
 from thinmaps.plan.storage import storage_of
 
 NO_CODECS: Mapping[str, Codec] = {}
@@ -36,12 +43,14 @@ def build(
     schedule: Literal["mixed", "stream", "layer"] = "mixed",
     stripe_rows: int = 1,
     arena_bytes: int | None = None,
+    effort: int = EFFORT,
 ) -> Plan:
     """The plan of `network` with the smallest arena found.
 
     `codecs` maps names of maps to the codecs that hold them. `stripe_rows` is the least number of
     rows per step (thicker steps are fewer, and rings are taller). With `arena_bytes` the plan is
-    refused if it does not fit.
+    refused if it does not fit, and what is left over goes into thicker steps. `effort` bounds the
+    search: pairs of buffers compared over all trials.
 
     Raises:
         BadArgument: an unknown schedule, or no rows per step.
@@ -55,10 +64,11 @@ def build(
     lowered = lower(network, codecs)
     flow = flow_of(lowered, codecs)
     find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
-    found = find[schedule](flow, stripe_rows)
-    needed = found.arena_bytes
-    if arena_bytes is not None and needed > arena_bytes:
-        raise PlanImpossible(_refusal(found, needed, arena_bytes, schedule))
+    found = find[schedule](flow, stripe_rows, effort)
+    if arena_bytes is not None and found.arena_bytes > arena_bytes:
+        raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
+    if schedule != "layer":
+        found = thickened(flow, found, max(found.arena_bytes, arena_bytes or 0), effort)
     return _plan(network, codecs, flow, found, schedule, stripe_rows)
 
 
@@ -91,7 +101,7 @@ def _plan(
             pixel_bytes = 0 if this.coded else channels
             places[this.name] = Place(number[owner], channel, pixel_bytes, this.unit_rows)
     states = {flow.nodes[v].name: len(storage.owners) + i for i, v in enumerate(storage.states)}
-    segment = {v: i for i, nodes in enumerate(found.segments) for v in nodes}
+    segment = {v: i for i, part in enumerate(found.segments) for v in part.nodes}
     return Plan(
         source=network,
         network=flow.network,
@@ -113,7 +123,7 @@ def _refusal(found: Candidate, needed: int, asked: int, schedule: str) -> str:
     live = live_bytes(blocks, len(found.order))
     step = int(live.argmax())
     node = int(found.order.node[step])
-    number = next(i for i, nodes in enumerate(found.segments) if node in nodes)
+    number = next(i for i, part in enumerate(found.segments) if node in part.nodes)
     sizes = {}
     for block in blocks:
         entries = (block.lives.born <= step) & (block.lives.dies >= step)

@@ -25,6 +25,9 @@ from thinmaps.plan.flow import IntArray
 from thinmaps.plan.lifetimes import Lives
 from thinmaps.plan.plan import ALIGNMENT_BYTES
 
+# Beyond every offset.
+FAR = 1 << 60
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -100,19 +103,45 @@ class Packer:
         self._sizes = [-(-block.bytes // ALIGNMENT_BYTES) for block in blocks]
         # Per block i and neighbour j, the forbidden values of offset(i) - offset(j).
         self._ranges: list[dict[int, tuple[IntArray, IntArray]]] = [{} for _ in blocks]
-        for i, a in enumerate(blocks):
-            for j in range(i):
-                b = blocks[j]
-                if a.lives.born[0] <= b.lives.dies[-1] and b.lives.born[0] <= a.lives.dies[-1]:
-                    low, high = forbidden(b, a)
-                    if len(low):
-                        self._ranges[i][j] = (low, high)
-                        self._ranges[j][i] = (-high[::-1], -low[::-1])
+        steps = max((int(block.lives.dies[-1]) + 1 for block in blocks), default=0)
+        self._born, self._dead = _counts(blocks, steps)
+        few_first = sorted(range(len(blocks)), key=lambda i: len(blocks[i].lives.born))
+        for turn, i in enumerate(few_first):
+            self._meet(i, np.array(few_first[turn + 1 :], np.int64))
 
-    def place(self, turns: Sequence[int]) -> Packing:
-        """Each block in turn at the lowest offset that the earlier ones allow."""
+    def _meet(self, i: int, others: IntArray) -> None:
+        """Store what `forbidden` says of block `i` and each of `others`, in one go."""
+        if not len(others):
+            return
+        this = self.blocks[i]
+        slots = np.array([self.blocks[j].slots for j in others])[:, None]
+        slot_bytes = np.array([self.blocks[j].slot_bytes for j in others])[:, None]
+        first = self._dead[others[:, None], this.lives.born]
+        count = self._born[others[:, None], this.lives.dies + 1] - first
+        start = np.where(count >= slots, 0, first % slots)
+        stop = start + np.minimum(count, slots) - 1
+        # What passes the ring's end goes on at slot 0.
+        start = np.concatenate((start, np.zeros_like(start)), axis=1)
+        stop = np.concatenate((np.minimum(stop, slots - 1), stop - slots), axis=1)
+        mine = np.tile(np.arange(len(this.lives.born)) % this.slots, 2)
+        low = (mine * this.slot_bytes - (stop + 1) * slot_bytes) // ALIGNMENT_BYTES + 1
+        high = -(((start * slot_bytes) - (mine + 1) * this.slot_bytes) // ALIGNMENT_BYTES) - 1
+        lows, highs, counts = _unions(np.where(stop >= start, low, FAR), high)
+        ends = np.cumsum(counts)
+        for j, end, ranges in zip(others.tolist(), ends.tolist(), counts.tolist(), strict=True):
+            if ranges:
+                low, high = lows[end - ranges : end], highs[end - ranges : end]
+                self._ranges[j][i] = (low, high)
+                self._ranges[i][j] = (-high[::-1], -low[::-1])
+
+    def place(self, turns: Sequence[int], below: int | None = None) -> Packing | None:
+        """Each block in turn at the lowest offset that the earlier ones allow.
+
+        None as soon as a block ends after byte `below`.
+        """
         offset = [-1] * len(self.blocks)
         end = 0
+        most = FAR if below is None else below // ALIGNMENT_BYTES
         for i in turns:
             lows, highs = [], []
             for j, (low, high) in self._ranges[i].items():
@@ -121,25 +150,35 @@ class Packer:
                     highs.append(offset[j] + high)
             offset[i] = _lowest(lows, highs)
             end = max(end, offset[i] + self._sizes[i])
+            if end > most:
+                return None
         return Packing(tuple(o * ALIGNMENT_BYTES for o in offset), end * ALIGNMENT_BYTES)
 
-    def best(self, trials: int) -> Packing:
-        """The best of several orders, improved by at most `trials` moves of what is on top."""
-        first = sorted(self._orders(), key=lambda turns: self.place(turns).end)[0]
-        turns, found = list(first), self.place(first)
-        floor = self.floor()
+    def best(self, trials: int, enough: int = 0) -> Packing:
+        """The best of several orders, improved by at most `trials` moves of what is on top.
+
+        Stops at what nothing can beat, and as soon as the end is no higher than `enough`.
+        """
+        turns: list[int] = list(range(len(self.blocks)))
+        found = self.place(turns)
+        assert found is not None
+        for order in self._orders():
+            better = self.place(order, found.end)
+            if better is not None:
+                turns, found = order, better
+        enough = max(enough, self.floor())
         random = np.random.default_rng(1)
         for _ in range(trials):
-            if found.end <= floor:
+            if found.end <= enough:
                 break
             tops = [i for i in turns if found.offsets[i] + self._size_bytes(i) == found.end]
             moved = tops[int(random.integers(len(tops)))]
             place = int(random.integers(max(1, turns.index(moved))))
             changed = [i for i in turns if i != moved]
             changed.insert(place, moved)
-            tried = self.place(changed)
-            if tried.end <= found.end:
-                turns, found = changed, tried
+            better = self.place(changed, found.end)
+            if better is not None:
+                turns, found = changed, better
         return found
 
     def floor(self) -> int:
@@ -162,6 +201,29 @@ class Packer:
             sorted(every, key=lambda i: (int(blocks[i].lives.born[0]), -blocks[i].bytes)),
             sorted(every, key=lambda i: (-int(blocks[i].lives.dies[-1]), -blocks[i].bytes)),
         ]
+
+
+def _counts(blocks: Sequence[Block], steps: int) -> tuple[IntArray, IntArray]:
+    """For each block and step, how many entries were born, and how many died, before it."""
+    born = np.zeros((len(blocks), steps + 1), np.int64)
+    dead = np.zeros_like(born)
+    for i, block in enumerate(blocks):
+        born[i, 1:] = np.cumsum(np.bincount(block.lives.born, minlength=steps))
+        dead[i, 1:] = np.cumsum(np.bincount(block.lives.dies, minlength=steps))
+    return born, dead
+
+
+def _unions(low: IntArray, high: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """`_union` of each row, where ranges from FAR on do not count: joined, and how many each."""
+    by_low = np.argsort(low, axis=1, kind="stable")
+    low = np.take_along_axis(low, by_low, axis=1)
+    reach = np.maximum.accumulate(np.take_along_axis(high, by_low, axis=1), axis=1)
+    real = low < FAR
+    edge = np.ones((len(low), 1), bool)
+    gaps = low[:, 1:] > reach[:, :-1] + 1
+    starts = real & np.concatenate((edge, gaps), axis=1)
+    ends = real & np.concatenate((gaps, edge), axis=1)
+    return low[starts], reach[ends], np.count_nonzero(starts, axis=1).astype(np.int64)
 
 
 def _lowest(lows: list[IntArray], highs: list[IntArray]) -> int:

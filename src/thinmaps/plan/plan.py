@@ -54,7 +54,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a map's rows live: row `r` (unit `r // unit_rows`) in slot `... % slots` of `buffer`."""
+    """Where a map lives: row `r` (unit `r // unit_rows`) in slot `... % slots` of `buffer`."""
 
     buffer: int
     channel: int  # first byte of the map in each pixel; 0 unless a slice of a concatenation

@@ -17,8 +17,9 @@ are a heuristic for it. Cost: a few array operations per edge. Nothing recurses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from thinmaps.plan.flow import Flow, IntArray, NodeFlow
 from thinmaps.plan.plan import Step
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +48,36 @@ class Order:
         return Order(columns[:, 0], columns[:, 1], columns[:, 2])
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Nodes that run interleaved. `borders` split them into groups that take turns.
+
+    In turn `k` the first group does all its work of the times up to `phase + k * period`, then
+    the second, and so on. Between its turns a group keeps only the rows that outlive them, so
+    groups can use the same bytes one after the other; a few more rows are kept at the borders.
+    """
+
+    nodes: tuple[int, ...]
+    stripe_rows: int = 1  # work rows of a step, where the node has so many
+    borders: tuple[int, ...] = ()
+    period: float = 1.0
+    phase: float = 0.0
+
+
 class SegmentTimes:
     """Times of the work of some nodes that run interleaved; maps made elsewhere are ready.
 
-    `nodes` are in execution order, `stripes` gives the rows per step of each node. `ends[v]` holds
-    the last work row of every step of `v`, `times[v]` its time.
+    `nodes` are in execution order, each step does `stripe_rows`. `ends[v]` holds the last work row
+    of every step of `v`, `times[v]` its time.
     """
 
     def __init__(
-        self, flow: Flow, nodes: Sequence[int], stripes: Mapping[int, int], pace: Sequence[float]
+        self, flow: Flow, nodes: Sequence[int], stripe_rows: int, pace: Sequence[float]
     ) -> None:
         self.flow = flow
         self.nodes = tuple(nodes)
         self.members = {flow.nodes[v].output: v for v in nodes}
-        self.stripe = {v: stripe_of(flow.nodes[v], stripes.get(v, 1)) for v in nodes}
+        self.stripe = {v: stripe_of(flow.nodes[v], stripe_rows) for v in nodes}
         self.ends: dict[int, IntArray] = {}
         self.times: dict[int, FloatArray] = {}
         self._entry_times: dict[int, FloatArray] = {}
@@ -91,8 +108,7 @@ class SegmentTimes:
         if delay == -np.inf:
             return nominal
         # Rounding may leave the line a hair below the ready time; the order must not depend on it.
-        times: FloatArray = np.maximum.accumulate(np.maximum(nominal + delay, ready))
-        return times
+        return np.maximum.accumulate(np.maximum(nominal + delay, ready))
 
     def _settle(self) -> None:
         """Move nodes later, last node first, where that does not cost bytes."""
@@ -150,33 +166,22 @@ def step_ends(node: NodeFlow, stripe: int) -> IntArray:
     return np.minimum(ends, node.work_rows - 1)
 
 
-def order_of(segments: Sequence[SegmentTimes]) -> Order:
-    """All steps of all segments, one segment after the other, each by time.
+def order_of(parts: Sequence[tuple[Segment, SegmentTimes]]) -> Order:
+    """All steps of all segments, one segment after the other, each by turns and by time.
 
     Steps at one time run in the order of their nodes.
     """
-    nodes: list[IntArray] = []
-    firsts: list[IntArray] = []
-    rows: list[IntArray] = []
-    times: list[FloatArray] = []
-    places: list[IntArray] = []
-    numbers: list[IntArray] = []
-    for number, segment in enumerate(segments):
+    steps: list[tuple[IntArray, ...]] = []
+    keys: list[tuple[FloatArray, ...]] = []
+    for number, (segment, times) in enumerate(parts):
         for place, v in enumerate(segment.nodes):
-            ends = segment.ends[v]
-            firsts.append(np.concatenate(([0], ends[:-1] + 1)))
-            rows.append(ends - firsts[-1] + 1)
-            times.append(segment.times[v])
-            nodes.append(np.full(len(ends), v))
-            places.append(np.full(len(ends), place))
-            numbers.append(np.full(len(ends), number))
-    node, first, count = (np.concatenate(each) for each in (nodes, firsts, rows))
-    place_of, number_of = np.concatenate(places), np.concatenate(numbers)
-    by_time = np.lexsort((first, place_of, np.concatenate(times), number_of))
-    return Order(node[by_time], first[by_time], count[by_time])
-
-
-def joined(order: Order, joins: NDArray[np.bool_]) -> Order:
-    """`order` with step i appended to step i - 1 (of the same node) where `joins[i]`."""
-    starts = np.flatnonzero(~joins)
-    return Order(order.node[starts], order.first[starts], np.add.reduceat(order.rows, starts))
+            ends, due = times.ends[v], times.times[v]
+            first = np.concatenate(([0], ends[:-1] + 1))
+            steps.append((np.full(len(ends), v), first, ends - first + 1))
+            turn = np.ceil((due - segment.phase) / segment.period)
+            group = sum(border <= place for border in segment.borders)
+            last, middle, major = (np.full(len(ends), k, float) for k in (place, group, number))
+            keys.append((last, due, middle, turn, major))
+    node, first, rows = (np.concatenate(column) for column in zip(*steps, strict=True))
+    by_time = np.lexsort([np.concatenate(column) for column in zip(*keys, strict=True)])
+    return Order(node[by_time], first[by_time], rows[by_time])

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole schedules with their real arenas, and the search for the smallest."""
+"""Whole schedules with their real arenas, and the search for the smallest.
+
+Several cuttings compete by their arenas. What wins is then made faster for free: segments do as
+many rows per step as the arena allows, since fewer, thicker steps cost less time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thinmaps.graph.operators import Decode, Encode
+from thinmaps.plan.cutting import Cutting
 from thinmaps.plan.flow import Flow
-from thinmaps.plan.pack import Packer, Packing
+from thinmaps.plan.node_orders import node_orders
+from thinmaps.plan.pack import Packer, Packing, live_bytes
 from thinmaps.plan.plan import ALIGNMENT_BYTES
-from thinmaps.plan.schedule import Order, order_of
-from thinmaps.plan.segments import Cut, Cutter, node_orders
+from thinmaps.plan.schedule import Order, Segment
+from thinmaps.plan.segments import FIXED_EFFORT, Cut, Cutter
 from thinmaps.plan.storage import Storage, storage_of
+
+# Pairs of buffers that a search may compare, in all its trials.
+EFFORT = 150_000
+# Rows per step that are tried, thickest first.
+ALL_ROWS = 1 << 30
+THICKER = (ALL_ROWS, 16, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,25 +42,26 @@ class Candidate:
         return self.packing.end + ALIGNMENT_BYTES
 
 
-def candidate(cutter: Cutter, segments: Cut, trials: int) -> Candidate:
+def candidate(cutter: Cutter, cut: Cut, trials: int) -> Candidate:
     """Order, rings and arena of a cutting."""
-    order = order_of([cutter.times(nodes) for nodes in segments])
+    order = cutter.order(cut)
     storage = storage_of(cutter.flow, order)
-    return Candidate(segments, order, storage, Packer(storage.blocks).best(trials))
+    return Candidate(cut, order, storage, Packer(storage.blocks).best(trials))
 
 
-def layer_candidate(flow: Flow, stripe_rows: int) -> Candidate:
+def layer_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
     """One node at a time; the codec of an edge works along with its producer and its readers."""
+    del effort  # there is nothing to search
+    cutter = Cutter(flow)
     found = []
     for order in node_orders(flow):
-        segments = _layers(flow, order)
-        whole = {v: flow.nodes[v].work_rows for nodes in segments if len(nodes) == 1 for v in nodes}
-        thin = {v: stripe_rows for v in order if v not in whole}
-        found.append(candidate(Cutter(flow, {**thin, **whole}), segments, 200))
+        layers = _layers(flow, order)
+        cut = [Segment(nodes, stripe_rows if len(nodes) > 1 else ALL_ROWS) for nodes in layers]
+        found.append(candidate(cutter, tuple(cut), 200))
     return min(found, key=lambda each: each.arena_bytes)
 
 
-def _layers(flow: Flow, order: Sequence[int]) -> Cut:
+def _layers(flow: Flow, order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Each node with the `Decode`s before it and the `Encode` behind it."""
     layers: dict[int, list[int]] = {}
     for v in order:
@@ -62,16 +75,60 @@ def _layers(flow: Flow, order: Sequence[int]) -> Cut:
     return tuple(tuple(layers[v]) for v in order if v in layers)
 
 
-def stream_candidate(flow: Flow, stripe_rows: int) -> Candidate:
-    """Everything interleaved."""
-    cutter = Cutter(flow, dict.fromkeys(range(len(flow.nodes)), stripe_rows))
-    return candidate(cutter, (tuple(range(len(flow.nodes))),), 200)
+def stream_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
+    """Everything interleaved, taking turns where that pays."""
+    cutter = Cutter(flow)
+    return candidate(cutter, (_streamed(cutter, stripe_rows, effort),), 200)
 
 
-def mixed_candidate(flow: Flow, stripe_rows: int) -> Candidate:
-    """The best cutting of several orders of the nodes."""
-    cutter = Cutter(flow, dict.fromkeys(range(len(flow.nodes)), stripe_rows))
-    cuttings = [cutter.cutting(order, 200)[1] for order in node_orders(flow)]
-    cuttings += [((*range(len(flow.nodes)),),), tuple((v,) for v in range(len(flow.nodes)))]
-    found = [candidate(cutter, cutting, 60) for cutting in dict.fromkeys(cuttings)]
+def _streamed(cutter: Cutter, stripe_rows: int, effort: int) -> Segment:
+    every = Segment(tuple(range(len(cutter.flow.nodes))), stripe_rows)
+    return cutter.refined(every, (), 0, effort // 3)
+
+
+def mixed_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
+    """The best cutting of several orders of the nodes, or none at all."""
+    cutter = Cutter(flow)
+    cuttings = [Cutting(cutter, order, stripe_rows) for order in node_orders(flow)]
+    for each in cuttings:
+        each.find()
+    cuttings.sort(key=lambda each: each.arena)
+    cuttings[0].improve(effort)
+    cuts = dict.fromkeys(
+        [*(each.cut for each in cuttings), (_streamed(cutter, stripe_rows, effort),)]
+    )
+    found = [candidate(cutter, cut, 200) for cut in cuts]
     return min(found, key=lambda each: each.arena_bytes)
+
+
+def thickened(flow: Flow, found: Candidate, arena_bytes: int, effort: int) -> Candidate:
+    """`found` with thicker steps in its segments, as far as `arena_bytes` allows."""
+    cutter = Cutter(flow)
+    longest_first = sorted(
+        range(len(found.segments)),
+        key=lambda i: -sum(flow.nodes[v].work_rows for v in found.segments[i].nodes),
+    )
+    for i in longest_first:
+        for rows in THICKER:
+            if rows <= found.segments[i].stripe_rows or cutter.spent > effort // 2:
+                break
+            cut = list(found.segments)
+            cut[i] = replace(cut[i], stripe_rows=rows)
+            tried = _within(cutter, tuple(cut), arena_bytes)
+            if tried is not None and len(tried.order) < len(found.order):
+                found = tried
+                break
+    return found
+
+
+def _within(cutter: Cutter, cut: Cut, arena_bytes: int) -> Candidate | None:
+    """The candidate, if its arena fits; most that do not are found out before packing."""
+    order = cutter.order(cut)
+    storage = storage_of(cutter.flow, order)
+    most = arena_bytes - ALIGNMENT_BYTES
+    cutter.spent += FIXED_EFFORT
+    if int(live_bytes(storage.blocks, len(order)).max(initial=0)) > most:
+        return None
+    cutter.spent += len(storage.blocks) ** 2
+    packing = Packer(storage.blocks).best(20, most)
+    return Candidate(cut, order, storage, packing) if packing.end <= most else None

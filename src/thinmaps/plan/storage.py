@@ -6,7 +6,7 @@ Cost: a few array operations per edge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,26 +56,8 @@ def ring_blocks(
     return blocks
 
 
-def occupied_bytes(blocks: Iterable[Block], steps: int) -> IntArray:
-    """Bytes that no other buffer can use in each step, as good packings turn out.
-
-    Whole maps free their rows one by one, rows that live briefly share their place; a ring turns,
-    so that in between all of it is taken.
-    """
-    change = np.zeros(steps + 1, np.int64)
-    for block in blocks:
-        lives = block.lives
-        if block.slots in (1, len(lives.born)):
-            np.add.at(change, lives.born, block.slot_bytes)
-            np.add.at(change, lives.dies + 1, -block.slot_bytes)
-        else:
-            change[lives.born[0]] += block.bytes
-            change[lives.dies[-1] + 1] -= block.bytes
-    return np.cumsum(change)[:-1]
-
-
-def segment_work(flow: Flow, order: Order, before: Sequence[bool]) -> tuple[list[IntArray], int]:
-    """`steps_of_work` as one segment sees it, and the number of steps.
+def segment_work(flow: Flow, order: Order, before: Sequence[bool]) -> list[IntArray]:
+    """`steps_of_work` as one segment sees it.
 
     Its own steps count from 1; nodes `before` it have done everything in step 0, those after it
     do everything in the last one.
@@ -89,4 +71,4 @@ def segment_work(flow: Flow, order: Order, before: Sequence[bool]) -> tuple[list
             continue
         mine = np.flatnonzero(order.node == v)
         work.append(np.repeat(mine + 1, order.rows[mine]))
-    return work, last + 1
+    return work
