@@ -65,10 +65,11 @@ SECONDS_TO_FUZZ ?= 60
 fuzz: setup ## damaged .thin files for a minute; SECONDS_TO_FUZZ=300 for five
 	$(PYTHON) tests/hostile/fuzz_file.py --seconds $(SECONDS_TO_FUZZ)
 
-native: $(DEPENDENCIES) ## the C++ core alone, without Python
+native: $(DEPENDENCIES) ## the C++ core alone, without Python, and its test
 	$(VENV)/bin/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja \
 	  -DTHINMAPS_PYTHON=OFF
 	$(VENV)/bin/cmake --build build/native
+	$(VENV)/bin/ctest --test-dir build/native --output-on-failure
 
 # The sanitised module goes into an environment of its own that borrows the packages of .venv.
 SANITIZED := build/sanitized
