@@ -373,3 +373,74 @@ def test_functions_inside_the_file_are_unfolded():
     proto.opset_import.append(onnx.helper.make_opsetid("ours", 1))
     network = assert_computes_the_same(proto)
     assert len(network.nodes) == 2
+
+
+def test_what_is_not_valid_onnx_is_refused_in_one_sentence():
+    cycle = model([node("Conv", ["z", "w"], ["y"]), node("Relu", ["y"], ["z"])], FILTERS)
+    short = model([CONV], FILTERS)
+    short.graph.initializer[0].raw_data = short.graph.initializer[0].raw_data[:-4]
+    headless = model([node("MaxPool", ["x"], ["y"], name="pool")])
+    for proto in (cycle, short, headless):
+        with pytest.raises(BadModel, match=r"valid ONNX|damaged") as refusal:
+            read(proto)
+        assert "\n" not in str(refusal.value)
+
+
+def test_batch_norm_with_an_impossible_variance_or_length_is_named():
+    middle = [node("BatchNormalization", ["a", *"ggg", "v"], ["b"], name="norm")]
+    negative = {"g": weights(4), "v": np.float32([1, -1, 1, 1])}
+    with pytest.raises(BadModel, match=r"'norm'.*variance that is not positive: -1"):
+        read(between_convolutions(middle, negative))
+    with pytest.raises(BadModel, match="'norm'"):
+        read(between_convolutions(middle, {"g": weights(4), "v": np.float32([1, 1, 1])}))
+
+
+def every_kind_of_node() -> onnx.ModelProto:
+    middle = [
+        node("Pad", ["a", "pads"], ["p"]),
+        node("AveragePool", ["p"], ["v"], kernel_shape=[2, 2], strides=[1, 1], pads=[0, 1, 1, 0]),
+        node("ConvTranspose", ["v", "up"], ["t"], strides=[2, 2], group=2),
+        node("Split", ["t", "sizes"], ["l", "r"], axis=1),
+        node("LeakyRelu", ["l"], ["k"], alpha=0.5),
+        node("Clip", ["r", "low"], ["q"]),
+        node("Concat", ["k", "q"], ["c"], axis=1),
+        node("Resize", ["c", "", "scales"], ["b"], mode="linear"),
+    ]
+    constants = {
+        "pads": integers(0, 0, 1, 1, 0, 0, 1, 1), "up": weights(4, 2, 2, 2),
+        "sizes": integers(1, 3), "low": np.float32(0), "scales": np.float32([1, 1, 2, 2]),
+    }  # fmt: skip
+    return between_convolutions(middle, constants)
+
+
+def damaged(proto: onnx.ModelProto) -> list[onnx.ModelProto]:
+    """Copies in which one attribute or input is missing, or one number is another."""
+    copies = []
+
+    def copy(place: int) -> onnx.NodeProto:
+        copies.append(onnx.ModelProto())
+        copies[-1].CopyFrom(proto)
+        return copies[-1].graph.node[place]
+
+    for place, item in enumerate(proto.graph.node):
+        for index in range(len(item.input)):
+            del copy(place).input[index]
+        for index, attribute in enumerate(item.attribute):
+            del copy(place).attribute[index]
+            for value in (-1, 0, 3, 2**40):
+                if attribute.ints:
+                    copy(place).attribute[index].ints[-1] = value
+                elif attribute.i:
+                    copy(place).attribute[index].i = value
+    return copies
+
+
+def test_any_single_damage_is_read_or_refused_but_never_crashes():
+    outcomes = []
+    for proto in damaged(every_kind_of_node()):
+        try:
+            outcomes.append(len(read(proto).nodes) > 0)
+        except BadModel:
+            outcomes.append(False)
+    assert any(outcomes)
+    assert not all(outcomes)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.inliner
 import onnx.shape_inference
@@ -26,9 +27,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from thinmaps.errors import BadModel
-from thinmaps.graph.onnx_graph import Shape, default_opset, static_shape
+from thinmaps.graph.onnx_graph import Shape, attribute_values, default_opset, static_shape
 
 DEFAULT_SIZE = (224, 224)
+# No honest map or constant is larger; sizes beyond this come from damaged files.
+_MOST_ELEMENTS = 2**31
 _POOLS_CORRECTED = 22  # version of the standard operators
 # Operators in whose constants an infinity means "no bound"; anywhere else it is damage.
 _MAY_BE_INFINITE = ("Clip", "Min", "Max", "Where")
@@ -45,10 +48,11 @@ def clean(
         BadModel: a size does not fit (the node is named), a weight is NaN or infinite, an input
             is not a float32 map.
     """
+    _check(model)
     model = onnx.inliner.inline_local_functions(model) if model.functions else model
     inputs, notes = _fix_inputs(model, size)
     walk = _Walk(default_opset(model), size)
-    walk.constants.update({t.name: numpy_helper.to_array(t) for t in model.graph.initializer})
+    walk.constants.update({t.name: _array(t) for t in model.graph.initializer})
     walk.types.update({value.name: value.type for value in inputs})
     for node in model.graph.node:
         walk.visit(node)
@@ -56,6 +60,23 @@ def clean(
     _refuse_damaged_weights(nodes, walk.constants)
     _refuse_fixed_batch(model, nodes, walk.constants)
     return _rebuild(model, inputs, nodes, walk), notes
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """ONNX's own checker: cycles, missing inputs and attributes, tensors of the wrong length.
+
+    It insists on types of values that we infer anyway, and that many files leave out.
+    """
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    del typed.graph.value_info[:]
+    for value in typed.graph.output:
+        value.type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    try:
+        onnx.checker.check_model(typed)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise BadModel(f"the network is not valid ONNX: {reason}") from None
 
 
 @dataclass
@@ -75,7 +96,7 @@ class _Walk:
         self.nodes.append(node)
         if all(name in self.types or name in self.constants for name in node.input if name):
             self.types.update(self._infer(node))
-            self._check_elements(node)
+            self._check_shapes(node)
 
     def _adds(self, node: onnx.NodeProto) -> bool:
         """`a - b` of two maps is `a + (-b)`, and the sign goes into the layer that makes b."""
@@ -90,13 +111,22 @@ class _Walk:
     def _is_map(self, name: str) -> bool:
         return name not in self.constants and len(self._shape(name) or ()) == 4
 
-    def _check_elements(self, node: onnx.NodeProto) -> None:
-        """A Reshape that spells out every size is not checked by shape inference."""
+    def _check_shapes(self, node: onnx.NodeProto) -> None:
+        """What shape inference lets pass: empty maps, a Reshape that spells out every size."""
+        for name in filter(None, node.output):
+            shape = self._shape(name) or (1,)
+            if min(shape) < 1:
+                raise BadModel(self._misfit(node, f"nothing is left, {shape}"))
+            self._check_extent(node, shape)
         if node.op_type != "Reshape":
             return
         before, after = (self._shape(name) for name in (node.input[0], node.output[0]))
         if before is not None and after is not None and math.prod(before) != math.prod(after):
             raise BadModel(self._misfit(node, f"it makes {after} of {before}"))
+
+    def _check_extent(self, node: onnx.NodeProto, shape: Shape) -> None:
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise BadModel(self._misfit(node, f"{shape} is too large"))
 
     def _shape(self, name: str) -> Shape | None:
         return static_shape(self.types[name]) if name in self.types else None
@@ -117,6 +147,8 @@ class _Walk:
             return False
         if feeds is None:
             return False
+        for made in self._infer(node).values():
+            self._check_extent(node, static_shape(made) or ())
         self.constants.update(_evaluate(node, feeds, self.opset))
         return True
 
@@ -127,6 +159,9 @@ class _Walk:
             schema = onnx.defs.get_schema(node.op_type, self._version(node), domain)
         except onnx.defs.SchemaError:
             return {}
+        promised = attribute_values(node).get("num_outputs", len(node.output))
+        if promised != len(node.output):  # ONNX's inference would read past its end
+            raise BadModel(self._misfit(node, f"it has {len(node.output)} outputs, not {promised}"))
         constants = {name: self.constants[name] for name in node.input if name in self.constants}
         types = {name: self.types[name] for name in node.input if name in self.types}
         types |= {name: _tensor_type(array) for name, array in constants.items()}
@@ -168,6 +203,13 @@ def _tensor_type(array: NDArray[Any]) -> onnx.TypeProto:
     return helper.make_tensor_type_proto(kind, array.shape)
 
 
+def _array(tensor: onnx.TensorProto) -> NDArray[Any]:
+    try:
+        return numpy_helper.to_array(tensor)
+    except ValueError as error:  # fewer bytes than its shape needs
+        raise BadModel(f"tensor {tensor.name!r} is damaged: {error}") from None
+
+
 def _evaluate(
     node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int
 ) -> dict[str, NDArray[Any]]:
@@ -198,7 +240,8 @@ def _fix_inputs(
         if value.name in weights:
             continue
         dims = [
-            d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim
+            max(d.dim_value, 0) if d.HasField("dim_value") else 0
+            for d in value.type.tensor_type.shape.dim
         ]
         _check_input(value, dims)
         height, width = size or (dims[2] or DEFAULT_SIZE[0], dims[3] or DEFAULT_SIZE[1])

@@ -105,6 +105,13 @@ class Draft:
             return np.asarray(op.attributes[attribute])
         return self.constant(op, index, attribute)
 
+    def number(self, op: Op, attribute: str, index: int) -> float | None:
+        """A parameter of one element."""
+        array = self.parameter(op, attribute, index)
+        if array is not None and array.size != 1:
+            raise Refusal(f"its {attribute} has {array.size} values, one is needed")
+        return None if array is None else float(array.item())
+
     def is_constant(self, op: Op, index: int) -> bool:
         """Whether input `index` is a constant."""
         return op.inputs[index] in self.graph.constants

@@ -155,9 +155,9 @@ def pad(op: Op, draft: Draft) -> None:
     if not any(pads):
         draft.alias(op)
         return
-    value = draft.parameter(op, "value", 2)
+    value = draft.number(op, "value", 2)
     top, left, channel = (int(before.get(axis, 0)) for axis in (2, 3, 1))
-    draft.make(op, FloatPad(top, left, channel, 0.0 if value is None else float(value)), (name,))
+    draft.make(op, FloatPad(top, left, channel, value or 0.0), (name,))
 
 
 def depth_to_space(op: Op, draft: Draft) -> None:

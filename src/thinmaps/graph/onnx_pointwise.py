@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.errors import BadModel
 from thinmaps.graph.float_network import FloatAdd, FloatMul, ScalarFunction
 from thinmaps.graph.onnx_draft import Draft, View
 from thinmaps.graph.onnx_graph import Op, Refusal
@@ -56,14 +57,9 @@ def relu(op: Op, draft: Draft) -> None:
 
 def clip(op: Op, draft: Draft) -> None:
     """Clip with constant bounds."""
-    low, high = draft.parameter(op, "min", 1), draft.parameter(op, "max", 2)
-    _apply(
-        op,
-        draft,
-        "clip",
-        _number(-np.inf if low is None else float(low)),
-        _number(np.inf if high is None else float(high)),
-    )
+    low, high = draft.number(op, "min", 1), draft.number(op, "max", 2)
+    lowest = _number(-np.inf if low is None else low)
+    _apply(op, draft, "clip", lowest, _number(np.inf if high is None else high))
 
 
 def leaky_relu(op: Op, draft: Draft) -> None:
@@ -130,7 +126,13 @@ def batch_normalization(op: Op, draft: Draft) -> None:
         np.asarray(draft.required(op, index, name), np.float64)
         for index, name in enumerate(names, start=1)
     )
-    scale = gamma / np.sqrt(variance + op.attributes.get("epsilon", 1e-5))
+    channels = draft.shapes[draft.view(op).map][2]
+    if {gamma.shape, beta.shape, mean.shape, variance.shape} != {(channels,)}:
+        raise BadModel(f"{op} needs {channels} values of scale, bias, mean and variance")
+    spread = variance + op.attributes.get("epsilon", 1e-5)
+    if not np.all(spread > 0):
+        raise BadModel(f"{op} has a variance that is not positive: {spread.min():.3g}")
+    scale = gamma / np.sqrt(spread)
     shift = beta - mean * scale
     _apply(op, draft, "affine", scale.astype(np.float32), shift.astype(np.float32))
 

@@ -8,6 +8,7 @@ cannot do, so the reader can ask before it decides where a node goes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -82,11 +83,9 @@ def _reduction(op: Op, draft: Draft) -> Attributes:
 
 
 def _clip(op: Op, draft: Draft) -> Attributes:
-    low, high = draft.parameter(op, "min", 1), draft.parameter(op, "max", 2)
-    return {
-        "low": None if low is None else float(low),
-        "high": None if high is None else float(high),
-    }
+    low, high = draft.number(op, "min", 1), draft.number(op, "max", 2)
+    finite = [None if bound is None or math.isinf(bound) else bound for bound in (low, high)]
+    return {"low": finite[0], "high": finite[1]}
 
 
 def _slice(op: Op, draft: Draft) -> Attributes:
@@ -130,11 +129,11 @@ def _gemm(op: Op, draft: Draft) -> Attributes:
 
 
 def _top_k(op: Op, draft: Draft) -> Attributes:
-    k = draft.parameter(op, "k", 1)
+    k = draft.number(op, "k", 1)
     if k is None:
         raise Refusal("its k is missing")
     return {
-        "k": int(k.item()),
+        "k": int(k),
         "axis": _axis(op, draft, -1),
         "largest": bool(op.attributes.get("largest", 1)),
     }
