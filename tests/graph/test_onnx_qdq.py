@@ -308,6 +308,8 @@ def with_constants(**changed: np.ndarray) -> onnx.ModelProto:
     [
         ({"xq_scale": np.float32(0)}, "positive finite scales"),
         ({"xq_scale": np.full(4, 0.1, np.float32), "xq_zero": np.zeros(4, np.uint8)}, "4 scales"),
+        ({"w_scale": np.full(5, 0.1, np.float32)}, "5 scales along axis 0"),
+        ({"w_zero": np.zeros(2, np.int8)}, "2 zero points for 6 scales"),
         ({"xq_zero": np.uint16(5)}, "to uint16, 8 bits are supported"),
         ({"other_scale": np.float32(0.5)}, "not that of the QuantizeLinear in front"),
     ],

@@ -68,6 +68,10 @@ BETWEEN = {
         {"s": np.float32([1, 1, 2, 2]), "roi": np.float32([0, 0, 0, 0, 1, 1, 1, 1])},
         "'n'.*'tf_crop_and_resize'",
     ),
+    "a resize that rounds strangely": (
+        [node("Resize", ["a", "", "s"], ["b"], nearest_mode="up", name="n")],
+        {"s": np.float32([1, 1, 2, 2])}, "'n'.*'up'",
+    ),
     "a resize that keeps the aspect ratio": (
         [node("Resize", ["a", "", "", "s"], ["b"], name="n", axes=[2, 3],
               keep_aspect_ratio_policy="not_larger")],
@@ -271,6 +275,15 @@ def test_a_size_that_a_node_cannot_take_is_refused_by_that_nodes_name(form):
     assert_computes_the_same(head(form))
     with pytest.raises(BadModel, match="'head'"):
         read(head(form), size=(9, 11))
+
+
+def test_a_default_size_that_does_not_fit_asks_for_the_networks_own():
+    proto = head("Reshape")
+    for axis in (2, 3):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "n"
+    with pytest.raises(BadModel, match=r"'head'.*own size is needed \(--size HxW\)"):
+        read(proto)
+    assert read(proto, size=(7, 5)).outputs == ("z",)
 
 
 def test_a_size_without_extent_is_refused():

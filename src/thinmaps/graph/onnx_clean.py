@@ -51,7 +51,7 @@ def clean(
     _check(model)
     model = onnx.inliner.inline_local_functions(model) if model.functions else model
     inputs, notes = _fix_inputs(model, size)
-    walk = _Walk(default_opset(model), size)
+    walk = _Walk(default_opset(model), _cure(size, notes))
     walk.constants.update({t.name: _array(t) for t in model.graph.initializer})
     walk.types.update({value.name: value.type for value in inputs})
     for node in model.graph.node:
@@ -60,6 +60,12 @@ def clean(
     _refuse_damaged_weights(nodes, walk.constants)
     _refuse_fixed_batch(model, nodes, walk.constants)
     return _rebuild(model, inputs, nodes, walk), notes
+
+
+def _cure(size: tuple[int, int] | None, notes: tuple[str, ...]) -> str:
+    if size is not None:
+        return f"; this network does not accept --size {size[0]}x{size[1]}"
+    return "; the network's own size is needed (--size HxW)" if notes else ""
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -84,7 +90,7 @@ class _Walk:
     """What is known while walking through the nodes."""
 
     opset: int
-    size: tuple[int, int] | None
+    cure: str  # what a message about sizes ends with
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -189,10 +195,7 @@ class _Walk:
 
     def _misfit(self, node: onnx.NodeProto, reason: str) -> str:
         name = node.name or node.output[0]
-        cure = ""
-        if self.size is not None:
-            cure = f"; this network does not accept --size {self.size[0]}x{self.size[1]}"
-        return f"node {name!r} ({node.op_type}) does not fit its inputs: {reason}{cure}"
+        return f"node {name!r} ({node.op_type}) does not fit its inputs: {reason}{self.cure}"
 
 
 _ZERO = np.float32(0)

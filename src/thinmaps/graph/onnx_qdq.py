@@ -58,14 +58,17 @@ def _stored(op: Op, constants: Mapping[str, NDArray[Any]]) -> Stored:
     integers, scale, zero_point = _parameters(op, constants)
     if scale.size > 1 and op.attributes.get("block_size", 0):
         raise BadModel(f"{op} has a scale per block; one per tensor or per channel is supported")
-    axis = int(op.attributes.get("axis", 1))
+    axis = int(op.attributes.get("axis", 1)) if scale.size > 1 else None
     along = [1] * integers.ndim
-    if scale.size > 1:
-        along[axis] = -1
-    difference = integers.astype(np.int64) - zero_point.astype(np.int64).reshape(
-        along if zero_point.size > 1 else -1
-    )
-    return Stored(difference, scale.astype(np.float32).ravel(), axis if scale.size > 1 else None)
+    if axis is not None:
+        if not -integers.ndim <= axis < integers.ndim or integers.shape[axis] != scale.size:
+            raise BadModel(f"{op} has {scale.size} scales along axis {axis} of {integers.shape}")
+        along[axis] = scale.size
+    if zero_point.size not in (1, scale.size):
+        raise BadModel(f"{op} has {zero_point.size} zero points for {scale.size} scales")
+    shift = zero_point.astype(np.int64).reshape(along if zero_point.size > 1 else ())
+    scales = scale.astype(np.float32).ravel()
+    return Stored(np.asarray(integers.astype(np.int64) - shift), scales, axis)
 
 
 def _rearranged(op: Op, item: Stored) -> Stored:

@@ -71,6 +71,9 @@ def _check_forms(op: Op, draft: Draft) -> None:
         raise Refusal("it keeps the aspect ratio; only 'stretch' is supported")
     if _transform_of(op) not in _TRANSFORMS:
         raise Refusal(f"coordinate_transformation_mode {_transform_of(op)!r} is not supported")
+    rounding = op.attributes.get("nearest_mode", "round_prefer_floor")
+    if rounding not in _ROUNDINGS:
+        raise Refusal(f"nearest_mode {rounding!r} is not supported")
     if draft.output_shape(op)[:2] != draft.view(op).shape[:2]:
         raise Refusal("it resizes channels or the batch")
 
