@@ -103,18 +103,21 @@ def test_equal_pixels_compare_the_strongest_class() -> None:
 def test_agreement_suits_the_kind_of_answer() -> None:
     assert agreement(SCORES, SCORES, 8) == 1.0
     assert agreement(SCORES, -SCORES, 8) == 0.0
-    picture = np.linspace(0, 1, 48, dtype=np.float32).reshape(1, 3, 4, 4)
-    shifted = picture.copy()
-    shifted[0, 0] += 0.02
-    assert agreement(shifted, picture, 4) == pytest.approx(2 / 3)
+    picture = np.float32([-1, 1, -1, 1]).reshape(1, 1, 2, 2)
+    assert agreement(picture, picture, 2) == 1.0
+    assert agreement(0.5 * picture, picture, 2) == 0.75
+    assert agreement(-picture, picture, 2) == 0.0
+    flat = np.zeros((1, 1, 2, 2), np.float32)
+    assert (agreement(flat, flat, 2), agreement(picture, flat, 2)) == (1.0, 0.0)
     with pytest.raises(BadData, match="answers with"):
-        agreement(picture[:, :2], picture, 4)
+        agreement(picture[:, :, :1], picture, 4)
 
 
-def test_score_maps_agree_by_pixel_and_coarse_grids_by_element() -> None:
+def test_score_maps_agree_by_pixel_and_coarse_grids_by_variance() -> None:
     maps = np.zeros((1, 2, 2, 2), np.float32)
     maps[0, 0] = 1
     other = maps.copy()
-    other[0, 1, 0, 0] = 2
+    other[0, 1, 0, 0] = 1.5
     assert agreement(maps, other, 2) == 3 / 4
-    assert agreement(maps, other, 16) == 7 / 8
+    # Elements 1 1 1 1 1.5 0 0 0: their squared distances to the mean sum to 2.46875.
+    assert agreement(maps, other, 16) == pytest.approx(1 - 1.5**2 / 2.46875)

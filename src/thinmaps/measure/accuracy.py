@@ -209,8 +209,8 @@ def agreement(scores: NDArray[Any], reference: NDArray[Any], input_height: int) 
 
     Class scores: 1 where the best class is the same, else 0. Score maps `(1, c, h, w)` of more
     than an eighth of the input's height: pixels of the same strongest class. Pictures (1 or 3
-    channels), the coarse grids of detectors and all else: elements that differ by at most 1 % of
-    the reference's range.
+    channels), the coarse grids of detectors and all else: the share of the reference's variance
+    that is explained, `1 - sum (a - b)^2 / sum (b - mean b)^2`, and never less than 0.
 
     Raises:
         BadData: the two have different shapes.
@@ -224,4 +224,6 @@ def agreement(scores: NDArray[Any], reference: NDArray[Any], input_height: int) 
     is_map = scores.ndim == 4 and scores.shape[1] not in (1, 3)
     if is_map and 8 * scores.shape[2] > input_height:
         return equal_pixels(scores, reference)
-    return float(np.mean(np.abs(scores - reference) <= 0.01 * np.ptp(reference)))
+    error = float(np.square(scores - reference, dtype=np.float64).sum())
+    variance = float(np.square(reference - reference.mean(), dtype=np.float64).sum())
+    return max(0.0, 1 - error / variance) if variance else float(error == 0)
