@@ -36,8 +36,9 @@ class Coding {
                    "a codec with a native kernel, got '" + blueprint.node.codec_id + "'");
     blueprint.NeedInputs(1);
     blueprint.NeedBytes(raw);
+    blueprint.Need(raw.pixel_bytes > 0, "raw rows in map '" + raw.name + "'");
     blueprint.NeedSameShape(raw, encoded);
-    blueprint.Need(encoded.buffer >= 0 && encoded.pixel_bytes == 0,
+    blueprint.Need(encoded.buffer >= 0 && encoded.pixel_bytes == 0 && encoded.channel == 0,
                    "an encoded map in the arena, got '" + encoded.name + "'");
     blueprint.Need(
         unit_rows_ >= 1 && unit_rows_ <= kMostUnitRows && encoded.unit_rows == unit_rows_,

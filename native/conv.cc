@@ -86,8 +86,8 @@ std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, const Shape& sha
                                     const Axis& down, const Axis& across) {
   if (auto shared = SharedFilters(blueprint)) return shared;
   auto filters = std::make_shared<Filters>();
-  filters->weights.reserve(static_cast<size_t>(shape.blocks()) *
-                           static_cast<size_t>(shape.taps() * shape.quads() * kQuadBytes));
+  filters->weights.reserve(static_cast<size_t>(shape.blocks()) * static_cast<size_t>(shape.taps()) *
+                           static_cast<size_t>(shape.quads() * kQuadBytes));
   Packer packer{blueprint.node, shape, blueprint.input(0).zero_point, *filters};
   for (const auto& rows : down.taps) {
     for (const auto& columns : across.taps) packer.PackPhase(rows, columns);

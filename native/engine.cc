@@ -2,6 +2,8 @@
 #include "engine.h"
 
 #include <cfenv>
+#include <cstdlib>
+#include <new>
 #include <utility>
 
 namespace thinmaps {
@@ -24,6 +26,13 @@ class StandardArithmetic {
   std::fenv_t caller_;
 };
 
+// Pages that the system hands out when they are first touched.
+uint8_t* Zeros(size_t bytes) {
+  void* block = std::calloc(bytes, 1);
+  if (block == nullptr) throw std::bad_alloc();
+  return static_cast<uint8_t*>(block);
+}
+
 uint8_t* Aligned(uint8_t* pointer) {
   const auto address = reinterpret_cast<uintptr_t>(pointer);
   return pointer + (kAlignment - address % kAlignment) % kAlignment;
@@ -33,8 +42,8 @@ uint8_t* Aligned(uint8_t* pointer) {
 
 Engine::Engine(std::shared_ptr<const Model> model, int32_t threads)
     : model_(std::move(model)),
-      storage_(static_cast<size_t>(model_->arena_bytes()) + kAlignment),
-      arena_(Aligned(storage_.data())),
+      storage_(Zeros(static_cast<size_t>(model_->arena_bytes()) + kAlignment), std::free),
+      arena_(Aligned(storage_.get())),
       views_(model_->ViewsIn(arena_)),
       team_(threads) {}
 

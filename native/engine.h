@@ -35,7 +35,7 @@ class Engine {
   void Execute(Part part);
 
   std::shared_ptr<const Model> model_;
-  std::vector<uint8_t> storage_;
+  std::unique_ptr<uint8_t, void (*)(void*)> storage_;
   uint8_t* arena_;
   std::vector<MapView> views_;
   Team team_;

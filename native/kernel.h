@@ -116,10 +116,8 @@ struct Blueprint {
     Need(node.integers.size() == count,
          std::to_string(count) + " integers, got " + std::to_string(node.integers.size()));
   }
-  // Raw uint8 maps, as every operator but the border ones reads and writes.
   void NeedBytes(const MapDescription& map) const {
     Need(!map.is_float, "uint8 values in map '" + map.name + "', got float32");
-    Need(map.pixel_bytes > 0, "raw rows in map '" + map.name + "', got encoded ones");
   }
   void NeedSameShape(const MapDescription& a, const MapDescription& b) const {
     Need(a.height == b.height && a.width == b.width && a.channels == b.channels,

@@ -38,7 +38,7 @@ void CheckPlace(const Description& description, const MapDescription& map) {
   Need(Within(map.buffer, description.buffers.size()), name + "lives in no buffer");
   Need(!map.is_float, name + "lives in the arena but is float32");
   Need(map.unit_rows >= 1 && map.channel >= 0 && map.pixel_bytes >= 0,
-       name + "has a negative place");
+       name + "has a negative place or empty units");
   if (map.pixel_bytes == 0) return;  // encoded: checked where it is encoded and decoded
   const auto& buffer = description.buffers[static_cast<size_t>(map.buffer)];
   Need(map.unit_rows == 1, name + "has raw rows in units");

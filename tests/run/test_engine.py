@@ -369,6 +369,27 @@ def test_plans_that_would_leave_the_arena_are_refused(network: Network) -> None:
             Engine(dataclasses.replace(plan, **hostile))
 
 
+def test_places_that_lie_about_encoding_are_refused(network: Network) -> None:
+    plan = build(
+        network, codecs={"a": Narrow.fit(network.maps["a"], np.zeros((1, 1, 9, 24), np.uint8))}
+    )
+    coded = next(name for name, place in plan.places.items() if place.pixel_bytes == 0)
+    for name, change, sentence in [
+        ("b", {"pixel_bytes": 0}, "conv_b.*raw rows in its output"),
+        (coded, {"pixel_bytes": 24}, "slots of its buffer|an encoded map in the arena"),
+        (coded, {"channel": 9999}, "an encoded map in the arena"),
+        (coded, {"unit_rows": 7}, "units of 1 to 4096 rows"),
+        (coded, {"unit_rows": 0}, "negative place"),
+        ("b", {"buffer": 99}, "lives in no buffer"),
+    ]:
+        places = {**plan.places, name: dataclasses.replace(plan.places[name], **change)}
+        with pytest.raises(PlanImpossible, match=sentence):
+            Engine(dataclasses.replace(plan, places=places))
+    absent = {name: place for name, place in plan.places.items() if name != "b"}
+    with pytest.raises(PlanImpossible, match="is not listed"):
+        Engine(dataclasses.replace(plan, places=absent))
+
+
 def test_an_unknown_instruction_set_is_refused(network: Network) -> None:
     with pytest.raises(PlanImpossible, match="no instruction set 'mmx'"):
         Engine(build(network), isa="mmx")

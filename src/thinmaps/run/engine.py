@@ -58,9 +58,13 @@ class Engine:
         self.weights = _core.Weights() if weights is None else weights
         try:
             self._model = describe(plan).build(self.weights, isa or "")
+            self._start()
         except (ValueError, TypeError, OverflowError) as error:
             raise PlanImpossible(f"the engine cannot run this plan: {error}") from error
-        self._start()
+        except MemoryError as error:
+            raise PlanImpossible(
+                f"no memory for an arena of {plan.arena_bytes} bytes and the packed weights"
+            ) from error
 
     def _start(self) -> None:
         """What every engine has for itself: an arena, threads, a lock."""
