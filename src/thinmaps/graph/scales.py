@@ -8,6 +8,7 @@ Promises
       negative values (behind Relu, Clip(0, 6), Sigmoid, ...) has zero point 0;
     * maps that only move bytes (pooling by maximum, slices, resizes, borders) keep the scale of
       the map they read;
+    * sums are exact in float32, so that every machine agrees on them (`exact_sums`);
     * producers of a concatenation share one scale where their ranges lie within 1.25x of the
       shared one, so that they can write their channels in place; the others go through a table.
 """
@@ -16,14 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.exact_sums import settle
 from thinmaps.graph.float_network import (
+    FloatAdd,
     FloatConcat,
     FloatNetwork,
     FloatNode,
@@ -110,7 +113,12 @@ def scale_maps(network: FloatNetwork, ranges: Mapping[str, Range]) -> dict[str, 
             groups.join(node.inputs[0], node.output)
         elif isinstance(node.operator, FloatConcat):
             _share(node, groups)
-    return {name: even_quantisation(groups.range_of(name)) for name in network.shapes}
+    found = {name: even_quantisation(groups.range_of(name)) for name in network.shapes}
+    group = {name: groups.name_of(name) for name in network.shapes}
+    scales = {group[name]: quantisation.scale for name, quantisation in found.items()}
+    adds = [node for node in network.nodes if isinstance(node.operator, FloatAdd)]
+    settle([(add.inputs[0], add.inputs[1], add.output) for add in adds], group, scales)
+    return {name: replace(each, scale=scales[group[name]]) for name, each in found.items()}
 
 
 def _clamped(network: FloatNetwork, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -142,6 +150,10 @@ class _Groups:
     def range_of(self, name: str) -> Range:
         """The range that all members of the map's group share."""
         return self._of[name].values
+
+    def name_of(self, name: str) -> str:
+        """The first member of the map's group stands for all."""
+        return min(self._of[name].members)
 
     def widen(self, name: str, values: Range) -> None:
         """Give a map that is alone in its group another range."""
