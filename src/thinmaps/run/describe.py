@@ -55,7 +55,7 @@ def describe(plan: Plan) -> _core.Builder:
             spec.scale,
             spec.zero_point,
             spec.dtype == "float32",
-            place and (place.buffer, place.channel, place.pixel_bytes, place.unit_rows),
+            (place.buffer, place.channel, place.pixel_bytes, place.unit_rows) if place else None,
         )
     for node in network.nodes:
         inputs = [index[name] for name in node.inputs]
