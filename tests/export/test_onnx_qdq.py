@@ -239,6 +239,27 @@ def test_a_table_of_a_known_function_becomes_that_function(name: str) -> None:
     np.testing.assert_array_equal(theirs.ravel(), table[0], strict=True)
 
 
+@pytest.mark.parametrize("steep", [False, True])
+def test_tables_of_an_affine_and_a_prelu_become_two_lines_exactly(steep: bool) -> None:
+    random = np.random.default_rng(9)
+    channels = 24
+    slope = random.uniform(-0.5, 2.5 if steep else 0.9, (channels, 1))
+    inner = random.uniform(-2, 2, (channels, 1)) * np.arange(-120, 136) * 0.05
+    inner += random.uniform(-2, 2, (channels, 1))
+    codes = np.rint(np.where(inner < 0, slope * inner, inner) / 0.06) + 60
+    table = np.clip(codes, 0, 255).astype(np.uint8)
+    source, output = spec_of(16, 16, channels, 0.05, 120), spec_of(16, 16, channels, 0.06, 60)
+    network, node = one_node(op.Lookup(table), [source], output)
+    kinds = [n.op_type for n in node_to_onnx(network, node).graph.node]
+    assert "Max" in kinds
+    assert "Gather" not in kinds
+    every_byte = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    values = {"x0": np.repeat(every_byte, channels, axis=2)}
+    theirs = run_node_there(network, node, values)
+    ours = table.T.reshape(16, 16, channels)
+    np.testing.assert_array_equal(theirs, ours, strict=True)
+
+
 def test_concatenated_maps_of_other_tables_than_a_change_of_scale_agree() -> None:
     table = np.random.default_rng(2).integers(0, 256, (2, 256)).astype(np.uint8)
     specs = [spec_of(5, 4, 3, 0.1, 8), spec_of(5, 4, 2, 0.2, 9)]

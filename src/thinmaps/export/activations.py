@@ -3,8 +3,9 @@
 
 A table of 256 bytes says all about an activation. ONNX has no operator for it but `Gather`, which
 is exact everywhere and slow (4 ns per element in ONNX Runtime, against 0.2 for its own tables of
-LeakyRelu and Sigmoid). So the common functions are tried first; one is taken only if it gives the
-very table, computed here in float32 as a runtime does.
+LeakyRelu and Sigmoid). So the common functions are tried first, then two lines (`lines.py`: PRelu,
+with an affine before); one is taken only if it gives the very table, computed here in float32 as
+a runtime does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.export.drawing import Drawing
+from thinmaps.export.lines import TwoLines, two_lines
 from thinmaps.quant import dequantise, quantise
 from thinmaps.types import MapSpec
 
@@ -33,6 +35,8 @@ def draw_lookup(drawing: Drawing, source: str, output: str, table: Table) -> Non
         drawing.give_bytes(output, drawing.bytes_of(source))
     elif len(table) == 1 and (found := _named(table[0], before, after)) is not None:
         _draw_function(drawing, source, output, *found)
+    elif (lines := two_lines(table)) is not None and _reproduces(lines, table, before, after):
+        _draw_lines(drawing, source, output, lines)
     else:
         drawing.give_bytes(output, gathered(drawing, drawing.bytes_of(source), table, output))
 
@@ -129,3 +133,36 @@ def _draw_function(
     else:
         made = drawing.add(name, [real], f"{output}/function", attributes)
     drawing.give_reals(output, made)
+
+
+def _real_lines(lines: TwoLines, before: MapSpec, after: MapSpec) -> tuple[Reals, Reals]:
+    """Slope and shift of both signed lines between real values, (2, channels) in float32."""
+    slope = lines.sign * lines.slope * (after.scale / before.scale)
+    shift = lines.slope * before.zero_point + lines.shift - after.zero_point
+    return slope.astype(np.float32), (lines.sign * shift * after.scale).astype(np.float32)
+
+
+def _reproduces(lines: TwoLines, table: Table, before: MapSpec, after: MapSpec) -> bool:
+    """Whether the lines give the very table where each operation rounds to float32."""
+    slope, shift = _real_lines(lines, before, after)
+    x = dequantise(EVERY_BYTE, before.scale, before.zero_point)
+    outer = (slope[:, :, None] * x + shift[:, :, None]).max(axis=0)
+    made = lines.sign.astype(np.float32)[:, None] * outer
+    return bool(np.array_equal(quantise(made, after.scale, after.zero_point), table))
+
+
+def _draw_lines(drawing: Drawing, source: str, output: str, lines: TwoLines) -> None:
+    """`sign * max(sign * line 0, sign * line 1)`; a sign that does nothing is left out."""
+
+    def per_channel(op_type: str, tensor: str, values: Reals, hint: str) -> str:
+        constant = drawing.constant(values.reshape(1, -1, 1, 1), f"{output}/{hint}")
+        return drawing.add(op_type, [tensor, constant], f"{output}/line")
+
+    slope, shift = _real_lines(lines, drawing.maps[source], drawing.maps[output])
+    real = drawing.reals_of(source)
+    scaled = [per_channel("Mul", real, slope[i], "slope") for i in range(2)]
+    made = [per_channel("Add", scaled[i], shift[i], "shift") for i in range(2)]
+    outer = drawing.add("Max", made, f"{output}/outer")
+    if (lines.sign < 0).any():
+        outer = per_channel("Mul", outer, lines.sign.astype(np.float32), "sign")
+    drawing.give_reals(output, outer)
