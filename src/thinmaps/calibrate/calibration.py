@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from thinmaps.calibrate.equalise import channel_factors, equalised
 from thinmaps.calibrate.float_maps import FloatMaps
-from thinmaps.calibrate.histogram import Histogram
+from thinmaps.calibrate.histogram import Function, Histogram
 from thinmaps.calibrate.moments import Moments
 from thinmaps.calibrate.picture_set import PictureSet, open_pictures
 from thinmaps.calibrate.rounding import round_to_outputs
@@ -41,6 +41,7 @@ from thinmaps.graph.float_network import (
     FloatNode,
     FloatPad,
     MapQuantisation,
+    ScalarFunction,
 )
 from thinmaps.graph.network import Network
 from thinmaps.graph.quantise import picture_values, quantise
@@ -176,12 +177,29 @@ def _ranges(reading: _Pass, skipped: list[str]) -> dict[str, Range]:
                 histogram.add(maps[name], picture)
             except BadModel as refusal:
                 raise BadModel(f"map {name!r} {refusal}") from None
-    found = {name: histogram.best_range() for name, histogram in histograms.items()}
+    found = {
+        name: histogram.best_range(*_only_reader(network, name))
+        for name, histogram in histograms.items()
+    }
     if reading.preprocessing is not None:
         found.update(_picture_ranges(network, reading.preprocessing))
     for node in filter(_follows, network.nodes):
         found[node.output] = _following(node, found)
     return found
+
+
+def _only_reader(network: FloatNetwork, name: str) -> tuple[Function, ...]:
+    """The function of one variable that alone reads the map, if one does."""
+    readers = [node.operator for node in network.nodes if name in node.inputs]
+    if len(readers) != 1 or name in network.outputs or not isinstance(readers[0], ScalarFunction):
+        return ()
+    function = readers[0]
+    if function.channels == 1:
+        return (function,)
+    if len(function.steps) == 1 and function.steps[0][0] == "prelu":
+        slope = np.mean(function.steps[0][1][0], keepdims=True)
+        return (ScalarFunction((("prelu", (slope,)),)),)
+    return ()
 
 
 def _picture_ranges(network: FloatNetwork, preprocessing: Preprocessing) -> dict[str, Range]:

@@ -15,6 +15,8 @@ Bin centres stand for their values, which is exact to 1/1,000 of the range.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,17 @@ from thinmaps.graph.scales import Range, even_quantisation
 
 HALF_BINS = 4096
 COUNTED_AT_MOST = 1 << 16  # values per map and picture
-CLIP_CANDIDATES = tuple(1.0 - step / 100 for step in range(81))
+
+# Shares of the largest and smallest value that clipping may keep. Both sides are scaled together
+# first, then each alone.
+CLIP_SHARES = tuple(1.0 - step / 25 for step in range(24))
+ROUNDS = 1
+
+Function: TypeAlias = Callable[[NDArray[Any]], NDArray[np.floating]]
+
+
+def _identity(values: NDArray[Any]) -> NDArray[np.floating]:
+    return values
 
 
 class Histogram:
@@ -73,23 +85,35 @@ class Histogram:
             self.counts[HALF_BINS // 2 : HALF_BINS // 2 * 3] = middle
             self.reach *= 2
 
-    def best_range(self) -> Range:
-        """The range with the smallest mean squared error."""
+    def best_range(self, function: Function = _identity) -> Range:
+        """The range with the smallest mean squared error of `function` of the values.
+
+        `function` is what reads the map: behind a LeakyReLU errors of negative values count less.
+        """
         if self.reach == 0.0:
             return self.range
         at = np.flatnonzero(self.counts)
         centres = (at + 0.5 - HALF_BINS) * (self.reach / HALF_BINS)
         weights = self.counts[at].astype(np.float64)
-        candidates = [Range(self.low * share, self.high * share) for share in CLIP_CANDIDATES]
-        errors = [squared_error(centres, weights, candidate) for candidate in candidates]
-        return candidates[int(np.argmin(errors))]
+
+        def best(candidates: Iterable[Range]) -> Range:
+            return min(candidates, key=lambda c: squared_error(centres, weights, c, function))
+
+        chosen = best(Range(self.low * share, self.high * share) for share in CLIP_SHARES)
+        for _ in range(ROUNDS if self.low < 0 < self.high else 0):
+            chosen = best(Range(self.low * share, chosen.high) for share in CLIP_SHARES)
+            chosen = best(Range(chosen.low, self.high * share) for share in CLIP_SHARES)
+        return chosen
 
 
 def squared_error(
-    values: NDArray[np.floating], weights: NDArray[np.floating], clip: Range
+    values: NDArray[np.floating],
+    weights: NDArray[np.floating],
+    clip: Range,
+    function: Function = _identity,
 ) -> float:
-    """Weighted sum of squared differences between values and their quantised selves."""
+    """Weighted sum of squared differences between `function` of values and of their codes."""
     found = even_quantisation(clip)
     codes = np.clip(np.rint(values / found.scale) + found.zero_point, 0, 255)
     restored = (codes - found.zero_point) * found.scale
-    return float(np.sum(weights * (values - restored) ** 2))
+    return float(np.sum(weights * (function(values) - function(restored)) ** 2))
