@@ -113,7 +113,6 @@ def test_a_channel_that_was_hardly_excited_is_not_clipped_at_what_it_showed():
     values[..., 0] = values[..., 0].clip(0, 20)
     codec = Narrow.fit(spec, values.astype(np.uint8), bits=4)
     assert codec.step[0] * 15 > 60 * ONE
-    assert codec.step[0] < codec.step[1:].min()
 
 
 def test_a_channel_that_shows_only_zero_is_covered_widely():
