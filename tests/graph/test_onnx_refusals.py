@@ -297,6 +297,19 @@ def test_a_size_smaller_than_a_kernel_is_refused():
         read(proto, size=(3, 3))
 
 
+def test_a_size_that_shape_inference_rounds_up_to_one_place_is_refused():
+    # (1 + 1 - 3) / 2 + 1 is 1 in ONNX's shape inference, which rounds towards zero.
+    layers = [
+        node("Conv", ["x", "w"], ["a"], name="first"),
+        node("Conv", ["a", "v"], ["y"], name="second", strides=[2, 2], pads=[0, 0, 1, 1]),
+    ]
+    constants = {"w": weights(4, 3, 3, 3), "v": weights(4, 4, 3, 3)}
+    proto = model(layers, constants, shape=(1, 3, 9, 9))
+    read(proto)
+    with pytest.raises(BadModel, match=r"'second'.*3x3 over a padded map of 2x2"):
+        read(proto, size=(3, 3))
+
+
 def test_a_file_is_read_and_its_name_leads_every_message(tmp_path):
     path = tmp_path / "network.onnx"
     onnx.save(model([CONV], FILTERS), path)

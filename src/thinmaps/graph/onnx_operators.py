@@ -8,7 +8,7 @@ follows the ONNX operator specification, version 1 to 23; where it leaves room, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -42,7 +42,20 @@ def window_of(op: Op, kernel: tuple[int, ...], shape: MapShape) -> Window:
     if min(pads) < 0:
         raise Refusal(f"it has negative pads {pads}")
     top, left, bottom, right = pads
+    _check_reach(op, kernel, dilation, (shape[0] + top + bottom, shape[1] + left + right))
     return Window((kernel[0], kernel[1]), stride, dilation, (top, left, bottom, right))
+
+
+def _check_reach(
+    op: Op, kernel: Sequence[int], dilation: Sequence[int], padded: tuple[int, int]
+) -> None:
+    """ONNX's shape inference gives a window larger than its padded map one place; none is right."""
+    rows, columns = ((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    if (rows > padded[0] or columns > padded[1]) and not op.attributes.get("ceil_mode", 0):
+        raise BadModel(
+            f"{op} has a window of {rows}x{columns} over a padded map of {padded[0]}x{padded[1]}; "
+            "choose a larger size (--size HxW)"
+        )
 
 
 def _same_pads(extent: int, kernel: int, stride: int, dilation: int, mode: str) -> tuple[int, int]:
