@@ -64,7 +64,9 @@ def _decode(reader: Node, name: str, codec: Codec) -> Node:
 
 
 def _check(network: Network, codecs: Mapping[str, Codec]) -> None:
-    """Refuse, all at once, codecs that no edge can carry."""
+    """Refuse, all at once, codecs that no edge can carry; and networks with nothing to plan."""
+    if not network.nodes:
+        raise PlanImpossible("a plan needs a network with at least one node, this one has none")
     wrong: list[str] = []
     for name in codecs:
         if name not in network.maps:

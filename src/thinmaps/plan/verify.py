@@ -43,9 +43,9 @@ def verify(plan: Plan) -> None:
         BadFile: the plan breaks a rule; the message says which node, map or buffer.
         PlanImpossible: codecs or geometry do not fit the network.
     """
-    tallest = max(plan.source.maps, key=lambda name: plan.source.maps[name].height)
-    if plan.source.maps[tallest].height > MOST_ROWS:
-        raise BadFile(f"map {tallest!r} has more rows than the {MOST_ROWS:,} that a plan can have")
+    for name, spec in plan.source.maps.items():
+        if spec.height > MOST_ROWS:
+            raise BadFile(f"map {name!r} has {spec.height:,} rows, a plan at most {MOST_ROWS:,}")
     lowered = lower(plan.source, plan.codecs)
     _check_network(plan.network, lowered)
     flow = flow_of(lowered, plan.codecs)
