@@ -164,6 +164,7 @@ def test_no_more_pictures_are_used_than_allowed_and_progress_is_told(calibrated)
         progress=lambda what, done, of: told.append((what, done, of)),
     )  # fmt: skip
     assert found.pictures == 5
+    assert "few pictures (5)" in found.notes[0]
     assert told[-1][1:] == (5, 5)
     assert {what for what, _, _ in told} == {"channels", "ranges", "weights"}
 

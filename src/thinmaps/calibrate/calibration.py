@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A float network and pictures -> ranges, rounded weights and corrected biases -> uint8.
 
-Two passes over the pictures, each with the maps of one picture in memory:
+Three passes over the pictures, each with the maps of one picture in memory:
 
-    1. a histogram per map; the range of each map is the one with the least squared error
-    2. moments of what each convolution's filters see, once through the maps' quantisation;
-       weights are rounded so that the sums stay close, and each bias makes up for what the mean
-       of its sum still lost
+    channels   how far each channel of each map reaches; channels are scaled so that all make use
+               of their map's range (`equalise.py`)
+    ranges     a histogram per map; a map's range is the one that loses least (`histogram.py`)
+    weights    moments of what each convolution's filters see through the quantised maps; weights
+               are rounded so that the sums stay close (`rounding.py`), and each bias makes up for
+               what the mean of its sum still lost. Transposed convolutions are rounded to nearest
 
 Maps that only move bytes, and concatenations, have no range of their own: theirs follows from the
 maps they are made of (`graph/scales.py`).
@@ -51,6 +53,7 @@ from thinmaps.types import Preprocessing
 
 PICTURES_AT_MOST = 400
 PICTURES_FOR_CHANNELS = 100
+FEW_PICTURES = 20
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,7 +63,8 @@ class Calibration:
     """What was learnt from the pictures.
 
     `convolutions` (by node name) carry integer weights and corrected biases. `skipped` are the
-    messages of pictures that could not be decoded; `pictures` counts those that were used.
+    messages of pictures that could not be decoded; `pictures` counts those that were used; `notes`
+    are sentences for the user.
     """
 
     ranges: Mapping[str, Range]
@@ -121,7 +125,14 @@ def calibrate(
         if isinstance(node.operator, FloatConv)
     }
     used = len(chosen) - len(skipped)
-    return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), ())
+    return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), _notes(used))
+
+
+def _notes(pictures: int) -> tuple[str, ...]:
+    """What the user should know of this calibration."""
+    if pictures >= FEW_PICTURES:
+        return ()
+    return (f"calibrated on few pictures ({pictures}): 100 or more make the ranges reliable",)
 
 
 @dataclass(frozen=True, eq=False)
