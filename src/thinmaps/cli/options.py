@@ -16,6 +16,9 @@ Fit = Literal["crop", "stretch", "none"]
 
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "kb": 1000, "mb": 1_000_000}
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_OPTION = r"(?:[a-z_]+=)?-?\d+"
+_ID = re.compile(rf"(?P<id>[a-z0-9_]+(?::{_OPTION}(?:,{_OPTION})*)?)")
+_EDGE_AND_ID = re.compile(rf"(?P<edge>.+?)={_ID.pattern}")
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -65,12 +68,14 @@ def byte_count(text: str | None) -> int | None:
 def codec(requests: Sequence[str]) -> str | dict[str, str] | None:
     """One `ID` for all held maps, or `EDGE=ID` for each edge named.
 
-    An edge's name may hold `=` and `:`, an id only `:` and, after it, options.
+    An edge's name may hold `=` and `:`, an id only `:` and, after it, numbers.
 
     >>> codec(["relu_1=narrow:4", "cat=zero_bitmap"])
     {'relu_1': 'narrow:4', 'cat': 'zero_bitmap'}
     >>> codec(["narrow:bits=4"])
     'narrow:bits=4'
+    >>> codec(["relu:0=narrow:bits=4,unit_rows=2"])
+    {'relu:0': 'narrow:bits=4,unit_rows=2'}
     """
     pairs = [_edge_and_id(request) for request in requests]
     if not pairs:
@@ -85,11 +90,11 @@ def codec(requests: Sequence[str]) -> str | dict[str, str] | None:
 
 
 def _edge_and_id(request: str) -> tuple[str | None, str]:
-    """The `=` that counts is the last one before an id's options."""
-    found = re.fullmatch(r"(?:(.+)=)?([a-z0-9_]+(?::[a-z0-9_=,-]+)?)", request)
+    """What is an id with its options is no edge; else the first `=` before an id counts."""
+    found = _ID.fullmatch(request) or _EDGE_AND_ID.fullmatch(request)
     if not found:
         raise BadArgument(f"--codec needs EDGE=ID or ID, such as cat=narrow:4, got {request!r}")
-    return found[1], found[2]
+    return found.groupdict().get("edge"), found["id"]
 
 
 def preprocessing(
