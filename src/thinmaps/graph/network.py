@@ -11,7 +11,7 @@ A network says nothing of schedules, codecs or memory: those are the `Plan`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,6 +55,20 @@ class Network:
             for name in dict.fromkeys(node.inputs):
                 found[name].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
+
+    def ending_in(self, outputs: Iterable[str]) -> Network:
+        """The part that makes the maps `outputs`, with these as its outputs."""
+        wanted = tuple(outputs)
+        needed = set(wanted)
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+        return Network(
+            nodes=tuple(node for node in self.nodes if node.output in needed),
+            maps={name: spec for name, spec in self.maps.items() if name in needed},
+            inputs=tuple(name for name in self.inputs if name in needed),
+            outputs=wanted,
+        )
 
     def input_specs(self, node: Node) -> tuple[MapSpec, ...]:
         """Specs of the maps that `node` reads, in order."""

@@ -317,9 +317,9 @@ class Resize(Operator):
 
 @dataclass(frozen=True, eq=False)
 class DepthToSpace(Operator):
-    """`y[i, j, c] = x[i // b, j // b, f]`; f = (i % b * b + j % b) * C + c (DCR), C output channels.
+    """`y[i, j, c] = x[i // b, j // b, f]` with b = block, C = output channels.
 
-    mode "CRD": `f = c * b * b + i % b * b + j % b`.
+    DCR: `f = (i % b * b + j % b) * C + c`. CRD: `f = c * b * b + i % b * b + j % b`.
     """
 
     id: ClassVar[str] = "depth_to_space"
