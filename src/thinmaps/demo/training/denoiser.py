@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the denoiser of the demo.")
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--held-out", nargs="*", default=[])
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=14000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     torch.manual_seed(SEED)
