@@ -34,14 +34,14 @@ def test_a_known_network_runs_from_its_arena(name, schedule):
     judged(ZOO[name](), schedule=schedule)
 
 
-@pytest.mark.parametrize("stripe_rows", [2, 3, 5, 10_000])
+@pytest.mark.parametrize("stripe_rows", [2, 5, 10_000])
 @pytest.mark.parametrize("name", ["squeezenet", "unet", "odd_sizes", "squeeze_excite"])
 def test_steps_of_any_height_run_from_the_arena(name, stripe_rows):
     for schedule in ("stream", "mixed"):
         judged(ZOO[name](), schedule=schedule, stripe_rows=stripe_rows)
 
 
-@pytest.mark.parametrize("seed", range(45))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_random_network_runs_from_its_arena(seed):
     network = random_network(seed)
     schedule = ("mixed", "stream", "layer")[seed % 3]
@@ -91,7 +91,7 @@ def test_encoded_maps_run_from_the_arena(name, codec, schedule):
     judged(network, schedule=schedule, codecs=coded(network, codec))
 
 
-@pytest.mark.parametrize("seed", range(100, 115))
+@pytest.mark.parametrize("seed", range(100, 110))
 def test_a_random_network_with_codecs_runs_from_its_arena(seed):
     network = random_network(seed)
     codec = (HALF, WITH_HALO)[seed % 2]

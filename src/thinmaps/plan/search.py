@@ -83,7 +83,7 @@ def stream_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
 
 def _streamed(cutter: Cutter, stripe_rows: int, effort: int) -> Segment:
     every = Segment(tuple(range(len(cutter.flow.nodes))), stripe_rows)
-    return cutter.refined(every, (), 0, effort // 3)
+    return cutter.refined(every, (), 0, effort)
 
 
 def mixed_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:

@@ -27,6 +27,8 @@ from thinmaps.plan.storage import ring_blocks, segment_work
 PACKING_TRIALS = 10
 # What an evaluation costs beside its pairs of buffers, in pairs.
 FIXED_EFFORT = 700
+# Rows that a group makes at its border in one turn: multiples of common rings and strides.
+ROWS_OF_A_TURN = (6, 3, 4, 12)
 
 Cut = tuple[Segment, ...]
 
@@ -103,10 +105,26 @@ class Cutter:
         return this.producer in nodes and all(edge.node in nodes for edge in this.edges)
 
     def refined(self, segment: Segment, before: Sequence[int], enough: int, budget: int) -> Segment:
-        """The segment with groups that take turns, if that makes its arena smaller."""
-        best, least = segment, self.cost(segment, before).arena
+        """The segment with groups that take turns, if that makes its arena smaller.
+
+        Two thirds of the budget look for the best two groups, the rest splits them further.
+        """
         stop = self.spent + budget
-        for tried in self._turns(segment):
+        two = self._best(segment, self._turns(segment), before, enough, stop - budget // 3)
+        if not two.borders:
+            return two
+        return self._best(two, self._splits(two), before, enough, stop)
+
+    def _best(
+        self,
+        best: Segment,
+        others: Iterator[Segment],
+        before: Sequence[int],
+        enough: int,
+        stop: int,
+    ) -> Segment:
+        least = self.cost(best, before).arena
+        for tried in others:
             if least <= enough or self.spent >= stop:
                 break
             cost = self.cost(tried, before).arena
@@ -114,9 +132,25 @@ class Cutter:
                 best, least = tried, cost
         return best
 
+    def _splits(self, segment: Segment) -> Iterator[Segment]:
+        """The segment with one more border, those first where the least crosses."""
+        for border in self._borders(segment):
+            if border not in segment.borders:
+                yield replace(segment, borders=tuple(sorted((*segment.borders, border))))
+
     def _turns(self, segment: Segment) -> Iterator[Segment]:
         """Ways to split a segment into two groups, those first where the least crosses."""
         nodes, times = segment.nodes, self.times(segment)
+        for border in self._borders(segment):
+            pace = self.pace[nodes[border - 1]]
+            start = float(times.times[nodes[border - 1]][0])
+            for rows in ROWS_OF_A_TURN:
+                for phase in (start - pace, start):
+                    yield replace(segment, borders=(border,), period=rows * pace, phase=phase)
+
+    def _borders(self, segment: Segment) -> list[int]:
+        """Places in a segment, by the bytes per time that cross them."""
+        nodes = segment.nodes
         place = {v: i for i, v in enumerate(nodes)}
         crossing = np.zeros(len(nodes))
         for v in nodes:
@@ -124,10 +158,4 @@ class Cutter:
             readers = [place[edge.node] for edge in this.edges if edge.node in place]
             rate = this.slot_bytes / self.pace[v] if this.in_arena else 0.0
             crossing[place[v] + 1 : max(readers, default=0) + 1] += rate
-        borders = sorted(range(1, len(nodes)), key=lambda b: (crossing[b], b))
-        for border in borders:
-            pace = self.pace[nodes[border - 1]]
-            start = float(times.times[nodes[border - 1]][0])
-            for rows in (6, 3, 4, 12):
-                for phase in (start - pace, start):
-                    yield replace(segment, borders=(border,), period=rows * pace, phase=phase)
+        return sorted(range(1, len(nodes)), key=lambda b: (crossing[b], b))
