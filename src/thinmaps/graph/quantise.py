@@ -25,6 +25,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps import quant
 from thinmaps.errors import BadArgument, BadModel
 from thinmaps.graph.float_network import (
     FloatAdd,
@@ -56,7 +57,6 @@ from thinmaps.graph.operators import (
 )
 from thinmaps.graph.scales import MOVES_BYTES, Range, scale_maps
 from thinmaps.graph.weights import integer_weights
-from thinmaps.quant import conv_multiplier
 from thinmaps.types import MapSpec, Preprocessing
 
 CODES = np.arange(256)
@@ -143,7 +143,8 @@ def _input_node(name: str, spec: MapSpec, preprocessing: Preprocessing | None) -
             f"input {name!r} has {spec.channels} channels, but preprocessing has "
             f"{len(preprocessing.mean)} means; give one mean and one std per channel"
         )
-    table = _codes(picture_values(preprocessing), spec)
+    # In float32, as ONNX quantises the same values.
+    table = quant.quantise(picture_values(preprocessing), spec.scale, spec.zero_point)
     picture = Picture(table, channel_source(preprocessing))
     return Node(f"picture_{name}", picture, (name,), quantised_name(name))
 
@@ -245,7 +246,7 @@ def _operator(node: FloatNode, sources: list[MapSpec], output: MapSpec) -> Opera
             ratio = np.array([s.scale for s in sources], np.float32) / np.float32(output.scale)
             return Add(ratio, low, high)
         case FloatMul():
-            product = conv_multiplier(source.scale, _one(sources[1].scale), output.scale)
+            product = quant.conv_multiplier(source.scale, _one(sources[1].scale), output.scale)
             return Mul(product, low, high)
         case FloatMean():
             divisor = np.float32(source.height * source.width) * np.float32(output.scale)
@@ -283,5 +284,5 @@ def _convolution(
     """Integer weights, bias and multiplier of a convolution."""
     integers = integer_weights(name, conv, source.scale)
     kind = ConvTranspose if conv.transposed else Conv
-    multiplier = conv_multiplier(source.scale, integers.scale, output.scale)
+    multiplier = quant.conv_multiplier(source.scale, integers.scale, output.scale)
     return kind(conv.window, conv.groups, integers.weights, integers.bias, multiplier, *clamp)
