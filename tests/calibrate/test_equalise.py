@@ -103,10 +103,11 @@ def test_a_tied_channel_takes_the_largest_share_of_all_its_maps():
 
 def test_channels_keep_their_factors_through_concat_slice_pad_and_depth_to_space():
     network = between(FloatConcat(), made=8, inputs=("a", "a2"))
-    share = np.linspace(0.1, 1.0, 8)
-    found = factors_of(network, b=share)
+    found = factors_of(network, b=np.array([0.01, 0.04, 0.16, 0.16, 0.25, 0.25, 0.36, 1.0]))
     np.testing.assert_array_equal(np.append(found["a"], found["a2"]), found["b"])
-    np.testing.assert_allclose(found["b"], np.sqrt(share), rtol=1e-6)
+    # The first part reaches 0.16 of the second: all of that, and within a part the root.
+    np.testing.assert_allclose(found["a"], [0.04, 0.08, 0.16, 0.16], rtol=1e-6)
+    np.testing.assert_allclose(found["a2"], [0.5, 0.5, 0.6, 1.0], rtol=1e-6)
     sliced = factors_of(between(Slice(channel=1), made=2), b=np.array([0.25, 1]))
     assert sliced["a"].tolist() == [1, 0.5, 1, 1]
     padded = factors_of(between(FloatPad(0, 0, 1, 0.0), made=6), b=np.array([0, 0.25, 1, 1, 1, 0]))

@@ -12,7 +12,8 @@ Source
     arXiv:1906.04721, scales channels so that weight ranges become equal; Xiao et al.,
     "SmoothQuant", 2022, arXiv:2211.10438, so that ranges of maps and weights meet half-way.
     Ours: weights have a scale per output channel already, so only maps count; channels that a
-    sum or a concatenation ties together have one factor, found by walking the graph.
+    sum or a concatenation ties together have one factor, found by walking the graph; the
+    producers of a concatenation are brought to one range.
 
 The factors are in the weights afterwards: values of the uint8 network's inner maps are those of the
 float network's, channel by channel divided by a constant. Inputs and outputs are never scaled.
@@ -42,7 +43,7 @@ from thinmaps.graph.float_network import (
 from thinmaps.graph.operators import DepthToSpace, MaxPool, Resize, Slice
 from thinmaps.graph.scales import MOVES_BYTES
 
-# A factor is the channel's share of its map's range to this power: 0 leaves maps as they are.
+# A factor is the channel's share of its part's range to this power: 0 leaves them as they are.
 EXPONENT = 0.5
 SMALLEST_FACTOR = 1 / 64
 
@@ -58,14 +59,38 @@ def channel_factors(
     `magnitudes` holds, per map name, how far each channel reaches from 0.
     """
     ties = _Ties(network)
+    parts = _parts(network)
     share = np.zeros(ties.channels)
     for name in _witnesses(network):
         reach = np.asarray(magnitudes[name], np.float64)
-        at = ties.classes(name)
-        np.maximum.at(share, at, reach / (reach.max() or 1.0))
-    factor = np.clip(share**EXPONENT, SMALLEST_FACTOR, 1.0)
+        np.maximum.at(share, ties.classes(name), _factors_of(reach, parts[name]))
+    factor = np.clip(share, SMALLEST_FACTOR, 1.0)
     factor[(share == 0) | ties.is_fixed()] = 1.0
     return {name: factor[ties.classes(name)].astype(np.float32) for name in network.shapes}
+
+
+def _factors_of(reach: NDArray[np.float64], parts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Factors that one map asks for: of a part all, of a channel within its part the root."""
+    largest = np.zeros(len(reach))
+    np.maximum.at(largest, parts, reach)
+    of_part = np.maximum(largest[parts], np.finfo(np.float64).tiny)
+    return np.asarray((reach / of_part) ** EXPONENT * of_part / (reach.max() or 1.0))
+
+
+def _parts(network: FloatNetwork) -> dict[str, NDArray[np.intp]]:
+    """For each map, which channels came side by side from different maps, numbered from 0.
+
+    Parts are brought to one range whatever the weights lose: the parts of a concatenation share a
+    scale in any case, and parts of one range are written in place, without a table.
+    """
+    found = {name: np.zeros(shape[2], np.intp) for name, shape in network.shapes.items()}
+    for node in network.nodes:
+        if isinstance(node.operator, FloatConcat):
+            widths = [network.shapes[name][2] for name in node.inputs]
+            found[node.output] = np.repeat(np.arange(len(widths)), widths)
+        elif isinstance(node.operator, MaxPool | Resize):
+            found[node.output] = found[node.inputs[0]]
+    return found
 
 
 def equalised(network: FloatNetwork, factors: Mapping[str, FloatArray]) -> FloatNetwork:
