@@ -43,13 +43,14 @@ class FloatMaps:
         self.shapes = network.shapes
         self.names = [name for name in dict.fromkeys(names) if name != self.input]
         self.preprocessing = preprocessing
-        self.session = _session(model, self.names)
+        # A network may have no map but its input that is asked for: then there is nothing to run.
+        self.session = _session(model, self.names) if self.names else None
 
     def of(self, name: str, picture: NDArray[Any]) -> dict[str, FloatArray]:
         """All maps for one picture of a `PictureSet`, by name."""
         fitted = network_values(name, picture, self.shapes[self.input], self.preprocessing)
         values = real_values(fitted, self.preprocessing)
-        arrays = self.session.run(self.names, {self.input: values[None]})
+        arrays = self.session.run(self.names, {self.input: values[None]}) if self.session else []
         found = {self.input: values}
         for key, array in zip(self.names, arrays, strict=True):
             height, width, channels = self.shapes[key]

@@ -92,8 +92,8 @@ class Narrow(Codec):
     def fit(cls, spec: MapSpec, samples: UInt8Array, **options: Any) -> Narrow:
         """The steps and zero codes of least squared error on `samples`, per channel.
 
-        Options: `bits` (1 to 7), `unit_rows`. Samples are (n, rows, width, channels). A third of
-        a channel's weight lies on what the whole map showed (see `_smoothed`).
+        Options: `bits` (1 to 7), `unit_rows`. Samples are (n, rows, width, channels). A little
+        of a channel's weight lies on what the whole map showed (see `_smoothed`).
         """
         settings = cls.checked_options(options, bits=4, unit_rows=1)
         if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
@@ -252,13 +252,14 @@ def _squared_errors(
 
 
 def _smoothed(histograms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each channel's histogram, plus half of the mean one. In whole numbers, so sums are exact.
+    """Each channel's histogram, plus a sixteenth of the mean one. Whole numbers: sums are exact.
 
     Few pictures excite a deep channel, and those to come may excite it more: fitted on itself
-    alone it is clipped at what it happened to show. At 6 bits on every map of SqueezeNet this
-    raised the agreement on 250 pictures from 84.4 to 91.6 %.
+    alone it is clipped at what it happened to show. Chosen among 0, 1/16, 1/4, 1/2, 1 and 2 on
+    100 held-out calibration pictures; at 6 bits on every map of MobileNetV2, fitted on 64
+    pictures, it raised the agreement there from 88 to 95 %, on SqueezeNet from 85 to 86 %.
     """
-    smoothed: NDArray[np.float64] = 2 * len(histograms) * histograms + histograms.sum(axis=0)
+    smoothed: NDArray[np.float64] = 16 * len(histograms) * histograms + histograms.sum(axis=0)
     return smoothed
 
 

@@ -33,6 +33,7 @@ DEFAULT_SIZE = (224, 224)
 # No honest map or constant is larger; sizes beyond this come from damaged files.
 _MOST_ELEMENTS = 2**31
 _POOLS_CORRECTED = 22  # version of the standard operators
+IR_VERSION = 10  # of the file format; runtimes refuse versions newer than themselves
 # Operators in whose constants an infinity means "no bound"; anywhere else it is damage.
 _MAY_BE_INFINITE = ("Clip", "Min", "Max", "Where")
 
@@ -352,5 +353,7 @@ def _rebuild(
         ],
     )
     return helper.make_model(
-        graph, opset_imports=list(model.opset_import), ir_version=model.ir_version
+        graph,
+        opset_imports=list(model.opset_import),
+        ir_version=min(model.ir_version, IR_VERSION),
     )

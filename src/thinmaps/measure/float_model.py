@@ -22,7 +22,7 @@ try:
     import onnxruntime
 
     from thinmaps.calibrate.float_maps import real_values
-    from thinmaps.graph.onnx_clean import clean
+    from thinmaps.graph.onnx_clean import IR_VERSION, clean
     from thinmaps.graph.onnx_reader import read_model
 except ImportError as absent:
     raise MissingExtra(
@@ -65,7 +65,11 @@ class FloatModel:
     def __call__(self, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Outputs for a fitted picture, uint8 `(h, w, c)` RGB or grey."""
         values = real_values(picture, self._preprocessing)[None]
-        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: values})
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: values})
+        except Exception as reason:  # as above
+            first_line = str(reason).splitlines()[0]
+            raise BadModel(f"the float network cannot be run: {first_line}") from None
         return outputs
 
 
@@ -76,11 +80,12 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _at_size(source: str | Path | onnx.ModelProto, size: tuple[int, int]) -> bytes | str:
-    """The file, or a model's bytes; brought to `size` where its own is static and differs."""
+    """The file, or a model's bytes; brought to `size`, and to a version that runtimes read."""
     model = source if isinstance(source, onnx.ModelProto) else read_model(source)
     initialised = {tensor.name for tensor in model.graph.initializer}
     entry = next(i for i in model.graph.input if i.name not in initialised)
     sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim[2:]]
-    if any(side not in (0, want) for side, want in zip(sides, size, strict=False)):
+    fits = all(side in (0, want) for side, want in zip(sides, size, strict=False))
+    if not fits or model.ir_version > IR_VERSION:
         return bytes(clean(model, size)[0].SerializeToString())
     return bytes(model.SerializeToString()) if source is model else str(source)

@@ -75,6 +75,8 @@ def _check(network: Network, codecs: Mapping[str, Codec]) -> None:
             wrong.append(f"{name!r} is an input, which the caller holds")
         elif not network.readers[name]:
             wrong.append(f"{name!r} is read by no node")
+        elif name in network.outputs:
+            wrong.append(f"{name!r} is an output, which the caller holds")
         elif network.maps[name].dtype != "uint8":
             wrong.append(f"{name!r} is {network.maps[name].dtype}, not uint8")
     if wrong:

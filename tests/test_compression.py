@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compress` and `Engine` from Python, on networks and pictures made here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import model, node, weights
+
+import thinmaps as tm
+from thinmaps.compression import parse_codec
+from thinmaps.errors import BadArgument, BadData, PlanImpossible, UnknownCodec
+from thinmaps.graph.onnx_reader import read
+from thinmaps.plan.held import held_maps
+
+LAYERS = [
+    node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1]),
+    node("Relu", ["a"], ["b"], name="relu"),
+    node("Conv", ["b", "w2"], ["c"], name="body", pads=[1, 1, 1, 1]),
+    node("Add", ["b", "c"], ["d"], name="sum"),
+    node("GlobalAveragePool", ["d"], ["e"], name="pool"),
+    node("Flatten", ["e"], ["f"], name="flat"),
+    node("Gemm", ["f", "w3"], ["y"], name="head", transB=1),
+]
+
+
+def classifier(channels: int = 3, side: int = 12) -> onnx.ModelProto:
+    constants = {
+        "w1": weights(8, channels, 3, 3, seed=1),
+        "w2": weights(8, 8, 3, 3, seed=2) / 8,
+        "w3": weights(5, 8, seed=3),
+    }
+    return model(LAYERS, constants, shape=(1, channels, side, side))
+
+
+def pictures(count: int = 10, side: int = 12) -> list[np.ndarray]:
+    random = np.random.default_rng(7)
+    return [random.integers(0, 256, (side, side, 3), np.uint8) for _ in range(count)]
+
+
+def test_a_network_compresses_and_answers_like_the_float_one():
+    compressed = tm.compress(classifier(), pictures())
+    assert compressed.drop == 0
+    engine = tm.Engine(compressed)
+    answers = engine(np.stack(pictures(3)))
+    assert answers.shape == (3, 5)
+    np.testing.assert_array_equal(answers[1], engine(pictures(3)[1])[0])
+    assert engine.arena_bytes == compressed.plan.arena_bytes
+    assert engine.report().arena_bytes == engine.report().counted.arena_bytes
+
+
+def test_one_mean_serves_all_channels_and_another_number_is_refused():
+    one = tm.compress(classifier(), pictures(), preprocessing=tm.Preprocessing((0.5,), (0.5,)))
+    assert one.preprocessing.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(BadArgument, match=r"3 channels, preprocessing is for 2"):
+        tm.compress(classifier(), pictures(), preprocessing=tm.Preprocessing((0, 0), (1, 1)))
+    with pytest.raises(BadArgument, match=r"1 channels, preprocessing is for 3.*--mean"):
+        tm.compress(classifier(channels=1), pictures())
+
+
+def test_a_network_of_other_inputs_takes_arrays_in_real_units():
+    random = np.random.default_rng(3)
+    arrays = [random.standard_normal((12, 12, 4)).astype(np.float32) for _ in range(6)]
+    compressed = tm.compress(classifier(channels=4), arrays)
+    assert compressed.preprocessing is None
+    assert compressed.drop is None
+    assert tm.Engine(compressed)(arrays[0]).shape == (1, 5)
+
+
+def test_a_network_of_one_convolution_compresses():
+    proto = model(
+        [node("Conv", ["x", "w"], ["y"], name="only")],
+        {"w": weights(2, 3, 3, 3)},
+        shape=(1, 3, 6, 6),
+    )
+    made = tm.Engine(tm.compress(proto, pictures(5, 6)))(pictures(1, 6)[0])
+    assert made.shape == (1, 2, 4, 4)
+
+
+def test_a_file_format_newer_than_the_runtime_is_read():
+    newest = classifier()
+    newest.ir_version = onnx.IR_VERSION
+    assert tm.compress(newest, pictures()).drop == 0
+
+
+def test_ranges_and_drop_belong_to_the_files_own_size_when_another_is_asked_for():
+    fully_convolutional = model(LAYERS[:4], dict(_constants()), shape=(1, 3, 12, 12), outputs=["d"])
+    own = tm.compress(fully_convolutional, pictures())
+    wide = tm.compress(fully_convolutional, pictures(), size=(24, 40))
+    assert wide.plan.source.maps["x"].shape == (24, 40, 3)
+    assert wide.drop == own.drop
+    for name in ("b", "c"):
+        assert wide.plan.source.maps[name].scale == own.plan.source.maps[name].scale
+
+
+def _constants() -> list[tuple[str, np.ndarray]]:
+    return [("w1", weights(8, 3, 3, 3, seed=1)), ("w2", weights(8, 8, 3, 3, seed=2) / 8)]
+
+
+@pytest.mark.parametrize("codec", ["zero_bitmap", "narrow:6", "narrow:bits=5,unit_rows=2"])
+def test_a_codec_for_all_held_maps_goes_on_the_maps_that_the_plan_holds(codec):
+    bare = tm.compress(classifier(), pictures(), schedule="layer")
+    compressed = tm.compress(classifier(), pictures(), schedule="layer", codec=codec)
+    held = held_maps(bare.plan)
+    assert held
+    assert list(compressed.plan.codecs) == list(held)
+    assert {c.id for c in compressed.plan.codecs.values()} == {codec.split(":")[0]}
+    if codec.startswith("narrow"):
+        assert compressed.plan.arena_bytes < bare.plan.arena_bytes
+    assert tm.Engine(compressed)(pictures(1)[0]).shape == (1, 5)
+
+
+def test_codec_requests_that_make_no_sense_are_refused():
+    with pytest.raises(UnknownCodec, match=r"lz4.*zero_bitmap"):
+        tm.compress(classifier(), pictures(), codec="lz4")
+    with pytest.raises(BadArgument, match=r"no map 'bb'.*near it: b"):
+        tm.compress(classifier(), pictures(), codec={"bb": "raw"})
+    with pytest.raises(BadArgument, match=r"'narrow:x'.*whole number"):
+        parse_codec("narrow:x")
+    with pytest.raises(BadArgument, match=r"map 'b'.*bits"):
+        tm.compress(classifier(), pictures(), codec={"b": "narrow:9"})
+
+
+def test_an_output_that_nodes_also_read_cannot_carry_a_codec():
+    proto = model(
+        [*LAYERS[:4], node("Conv", ["d", "w2"], ["z"], name="last")],
+        dict(_constants()),
+        shape=(1, 3, 12, 12),
+        outputs=["d", "z"],
+    )
+    assert set(tm.Engine(tm.compress(proto, pictures()))(pictures(1)[0])) == {"d", "z"}
+    with pytest.raises(BadArgument, match="'d'"):
+        tm.compress(proto, pictures(), codec={"d": "raw"})
+
+
+def test_what_calibration_needs_is_said_when_it_is_missing():
+    with pytest.raises(BadArgument, match=r"needs calibration pictures.*--calibrate"):
+        tm.compress(classifier())
+    with pytest.raises(BadData):
+        tm.compress(classifier(), [])
+    with pytest.raises(BadArgument, match="labels name files"):
+        tm.compress(classifier(), pictures(), labels="labels.csv")
+    with pytest.raises(PlanImpossible, match=r"\d"):
+        tm.compress(classifier(), pictures(), arena_bytes=100)
+
+
+def test_a_clone_shares_weights_and_answers_alike():
+    engine = tm.Engine(tm.compress(classifier(), pictures()))
+    twin = engine.clone()
+    assert twin.native.weights is engine.native.weights
+    np.testing.assert_array_equal(twin(pictures(1)[0]), engine(pictures(1)[0]))
+
+
+def test_pictures_of_another_size_are_fitted_as_the_file_says():
+    engine = tm.Engine(tm.compress(classifier(), pictures()))
+    assert engine(pictures(1, 40)[0]).shape == (1, 5)
+    assert engine.fit(pictures(1, 40)[0]).shape == (12, 12, 3)
+
+
+def test_rows_stream_through_without_a_whole_picture():
+    model_ = tm.compress(
+        model(LAYERS[:4], dict(_constants()), shape=(1, 3, 12, 12), outputs=["d"]), pictures()
+    )
+    engine, picture = tm.Engine(model_), pictures(1)[0]
+    whole = engine.native.maps(picture)["d"]
+    np.testing.assert_array_equal(np.stack(list(engine.rows(iter(picture)))), whole)
+
+
+def test_the_networks_maps_are_named_as_in_the_file():
+    assert {"b", "c", "d"} <= set(read(classifier()).shapes)
+
+
+def test_running_a_file_needs_neither_onnx_nor_torch(tmp_path):
+    tm.save(tm.compress(classifier(), pictures()), tmp_path / "a.thin")
+    code = f"""
+import sys
+for name in ("onnx", "onnxruntime", "torch"):
+    sys.modules[name] = None
+import numpy as np, thinmaps as tm
+engine = tm.Engine({str(tmp_path / "a.thin")!r})
+assert engine(np.zeros((12, 12, 3), np.uint8)).shape == (1, 5)
+engine.report()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_offers_exactly_what_it_says():
+    for name in tm.__all__:
+        assert getattr(tm, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = tm.nothing
