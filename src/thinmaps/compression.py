@@ -24,14 +24,15 @@ from numpy.typing import NDArray
 
 from thinmaps import codecs
 from thinmaps.calibrate.calibration import calibrate as calibrate_network
+from thinmaps.calibrate.calibration import fill_quantisation
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, BadModel, ThinmapsError
 from thinmaps.file import Model, Provenance
-from thinmaps.graph.float_network import FloatNetwork
+from thinmaps.graph.float_network import FloatNetwork, MapQuantisation
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise, read_model
-from thinmaps.graph.quantise import quantise
+from thinmaps.graph.quantise import maps_to_quantise, quantise
 from thinmaps.measure.evaluate import drop_of, labelled_pictures
 from thinmaps.measure.float_model import sha256_of
 from thinmaps.plan.build import build
@@ -197,11 +198,12 @@ def _quantised(
 ) -> _Networks:
     """The uint8 networks: by calibration, or as a QDQ file says."""
     if source.network.quantisation is not None:
+        maps, note = _stored_quantisation(source, pictures, preprocessing, progress)
+        notes: tuple[str, ...] = (note,)
 
         def apply(network: FloatNetwork) -> Network:
-            return quantise(network, network.quantisation, preprocessing=preprocessing)
+            return quantise(network, maps, preprocessing=preprocessing)
 
-        notes: tuple[str, ...] = ("quantised as the QDQ file says, no calibration",)
     elif pictures is None:
         raise BadArgument(
             "a float network needs calibration pictures: give a folder, an .npy or .npz file "
@@ -221,6 +223,24 @@ def _quantised(
     planned = apply(source.network)
     own = planned if source.own_network is source.network else apply(source.own_network)
     return _Networks(planned, own, notes)
+
+
+def _stored_quantisation(
+    source: _Source,
+    pictures: PictureSet | None,
+    preprocessing: Preprocessing | None,
+    progress: Progress | None,
+) -> tuple[Mapping[str, MapQuantisation], str]:
+    """A QDQ file's scales and zero points; maps that it leaves out are calibrated."""
+    network = source.own_network
+    assert network.quantisation is not None
+    missing = [name for name in maps_to_quantise(network) if name not in network.quantisation]
+    if not missing or pictures is None:
+        return network.quantisation, "quantised as the QDQ file says, no calibration"
+    filled = fill_quantisation(
+        source.own_model, network, pictures.fitting(), preprocessing, progress=progress
+    )
+    return filled, f"quantised as the QDQ file says; {len(missing)} maps without were calibrated"
 
 
 def _planned(

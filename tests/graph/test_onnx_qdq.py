@@ -10,9 +10,11 @@ import pytest
 from onnx_models import kinds, model, node, session, weights
 from run_float import run
 
+import thinmaps as tm
 from thinmaps.errors import BadModel, UnsupportedOperator
 from thinmaps.graph.float_network import FloatNetwork, MapQuantisation
 from thinmaps.graph.onnx_reader import read
+from thinmaps.graph.quantise import quantise
 
 
 class Pair:
@@ -276,7 +278,7 @@ def test_a_last_layer_without_a_pair_returns_float():
     assert "y" not in network.quantisation
 
 
-def test_maps_without_a_scale_are_all_named():
+def test_maps_without_a_scale_are_all_named_and_calibrated_where_pictures_are_given():
     pair = Pair()
     nodes = [
         *pair.on_map("x", 0.03, 128, "xq"),
@@ -286,8 +288,17 @@ def test_maps_without_a_scale_are_all_named():
         node("AveragePool", ["s"], ["a"], kernel_shape=[2, 2]),
         *pair.on_map("a", 0.04, 98, "y"),
     ]
-    with pytest.raises(BadModel, match=r"none on 'c', 's'\. Quantise these too"):
-        read(model(nodes, pair.constants))
+    proto = model(nodes, pair.constants)
+    with pytest.raises(BadModel, match=r"none on 'c', 's'\. .*--calibrate"):
+        quantise(read(proto))
+    random = np.random.default_rng(2)
+    arrays = [random.standard_normal((7, 5, 4)).astype(np.float32) for _ in range(6)]
+    compressed = tm.compress(proto, arrays)
+    assert "2 maps without were calibrated" in compressed.notes[0]
+    maps = compressed.plan.source.maps
+    assert (maps["a"].scale, maps["a"].zero_point) == (float(np.float32(0.04)), 98)
+    expected = session(proto).run(None, {"x": arrays[0].transpose(2, 0, 1)[None]})[0]
+    assert np.abs(tm.Engine(compressed)(arrays[0]) - expected).max() <= 0.09
 
 
 def with_constants(**changed: np.ndarray) -> onnx.ModelProto:

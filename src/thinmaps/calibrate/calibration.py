@@ -128,6 +128,25 @@ def calibrate(
     return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), _notes(used))
 
 
+def fill_quantisation(
+    model: onnx.ModelProto,
+    network: FloatNetwork,
+    pictures: PictureSet,
+    preprocessing: Preprocessing | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, MapQuantisation]:
+    """Every map's quantisation for a QDQ network that leaves some maps without.
+
+    The file's own are kept; the others follow from the ranges that the pictures show. Arguments
+    and errors are those of `calibrate`.
+    """
+    assert network.quantisation is not None
+    chosen = pictures.at_most(PICTURES_AT_MOST)
+    ranges = _ranges(_Pass(model, network, chosen, preprocessing, progress), [])
+    return {**scale_maps(network, ranges), **network.quantisation}
+
+
 def _notes(pictures: int) -> tuple[str, ...]:
     """What the user should know of this calibration."""
     if pictures >= FEW_PICTURES:

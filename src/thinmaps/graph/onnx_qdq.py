@@ -128,22 +128,17 @@ QUANTISING = {"QuantizeLinear": quantize_linear, "DequantizeLinear": dequantize_
 
 
 def complete(
-    nodes: Sequence[FloatNode], draft: Draft, inputs: Sequence[str], floats: frozenset[str]
+    nodes: Sequence[FloatNode], draft: Draft, inputs: Sequence[str]
 ) -> dict[str, MapQuantisation]:
-    """The quantisation of every map; `floats` are outputs that need none.
+    """The quantisation of every map that has a pair or a neighbour that can lend one.
 
-    Raises:
-        BadModel: maps without a pair that no neighbour can lend one to; all are named.
+    Writers leave out pairs where their kernels fuse (torch does between a convolution and the sum
+    behind it); `quantise` refuses what is still missing, unless calibration fills it in.
     """
     known = dict(draft.quantisation)
     while any(_lends(node, known) for node in nodes):
         pass
     maps = [*inputs, *(node.output for node in nodes)]
-    if missing := [name for name in maps if name not in known and name not in floats]:
-        raise BadModel(
-            "a QDQ network needs a QuantizeLinear and DequantizeLinear on every map; there is none "
-            f"on {', '.join(map(repr, missing))}. Quantise these too, or give the float network"
-        )
     return {name: known[name] for name in maps if name in known}
 
 

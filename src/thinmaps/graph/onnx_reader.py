@@ -112,7 +112,7 @@ def _assemble(draft: Draft, notes: tuple[str, ...]) -> FloatNetwork:
         outputs=outputs,
         float_outputs=heads,
         tail=tail,
-        quantisation=complete(nodes, draft, inputs, heads) if quantised else None,
+        quantisation=complete(nodes, draft, inputs) if quantised else None,
         kind="qdq" if quantised else "float",
         notes=notes,
     )

@@ -131,7 +131,17 @@ def _quantisation(
     for node in network.nodes:
         if isinstance(node.operator, MOVES_BYTES) and node.inputs[0] in given:
             given.setdefault(node.output, given[node.inputs[0]])
+    if missing := [name for name in maps_to_quantise(network) if name not in given]:
+        raise BadModel(
+            "a QDQ network needs a QuantizeLinear and DequantizeLinear on every map; there is none "
+            f"on {', '.join(map(repr, missing))}. Calibrate these with pictures (--calibrate)"
+        )
     return given
+
+
+def maps_to_quantise(network: FloatNetwork) -> list[str]:
+    """Names of the maps that hold bytes: all but the float outputs."""
+    return [name for name in network.shapes if name not in network.float_outputs]
 
 
 def _input_node(name: str, spec: MapSpec, preprocessing: Preprocessing | None) -> Node:
