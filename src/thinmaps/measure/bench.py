@@ -13,11 +13,9 @@ there 1/255 of its range counts as one.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -32,23 +30,16 @@ from thinmaps.file import Model, save
 from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.live_heap import count_in_process
 from thinmaps.measure.peer import open_peer, peer_name, refuse_crippled
+from thinmaps.measure.timing import Progress, Timing, interleaved, quartiles
+from thinmaps.plan.plan import Plan
 from thinmaps.run.engine import Engine
+from thinmaps.types import MapSpec
 
 Array = NDArray[Any]
-Progress = Callable[[str, int, int], None]
 
 ROUNDS = 15
-ROUND_SECONDS = 0.03  # a round repeats a short run until it takes about as long
 PICTURES_TO_COMPARE = 8
 CHILD = "thinmaps.measure.heap_child"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one run in every round: on the clock, and of CPU time in all threads."""
-
-    clock: tuple[float, ...]
-    cpu: tuple[float, ...]
 
 
 def bench(
@@ -79,8 +70,8 @@ def bench(
         coded.write_bytes(to_onnx(source, model.plan.codecs).SerializeToString())
         refuse_crippled(plain, source)
         difference = _steps_apart(model, coded, pictures, real)
-        ours, peer = _interleaved(
-            [_our_run(model, pictures[0]), _peer_run(plain, real[0])], rounds, progress
+        ours, peer = interleaved(
+            [our_run(model.plan, pictures[0]), peer_run(plain, real[0])], rounds, progress
         )
         peaks = _peaks(model, Path(folder), plain, pictures[0], real[0])
     return Comparison(
@@ -118,59 +109,43 @@ def _steps_apart(
     found = []
     for picture, values in zip(pictures, real, strict=True):
         theirs = session.run(None, {session.get_inputs()[0].name: values})
-        for (name, mine), other in zip(engine.maps(picture).items(), theirs, strict=True):
-            spec = maps[name]
-            planes = np.moveaxis(mine, -1, 0).reshape(other.shape)
-            if spec.dtype == "uint8":
-                codes = np.rint(other / np.float32(spec.scale)) + spec.zero_point
-                found.append(np.abs(codes - planes).ravel())
-            else:
-                step = max(float(np.ptp(planes)) / 255, 1e-12)
-                found.append((np.abs(other - planes) / step).ravel())
+        found.append(steps_apart(maps, engine.maps(picture), theirs))
     return np.concatenate(found)
 
 
-def _our_run(model: Model, picture: Array) -> Callable[[], object]:
-    engine = Engine(model.plan)
+def steps_apart(
+    maps: Mapping[str, MapSpec], ours: Mapping[str, Array], theirs: Sequence[Array]
+) -> Array:
+    """Differences of all final-map elements in steps: our maps and a peer's real values of them."""
+    found = []
+    for (name, mine), other in zip(ours.items(), theirs, strict=True):
+        spec = maps[name]
+        planes = np.moveaxis(mine, -1, 0).reshape(other.shape)
+        if spec.dtype == "uint8":
+            codes = np.rint(other / np.float32(spec.scale)) + spec.zero_point
+            found.append(np.abs(codes - planes).ravel())
+        else:
+            step = max(float(np.ptp(planes)) / 255, 1e-12)
+            found.append((np.abs(other - planes) / step).ravel())
+    return np.concatenate(found)
+
+
+def our_run(plan: Plan, picture: Array, threads: int = 1) -> Callable[[], object]:
+    """One inference of an engine for `plan`, into buffers made before."""
+    engine = Engine(plan, threads=threads)
     outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
     return lambda: engine.run_into([picture], outputs)
 
 
-def _peer_run(exported: Path, values: Array) -> Callable[[], object]:
-    session = open_peer(exported)
+def peer_run(exported: Path, values: Array, threads: int = 1) -> Callable[[], object]:
+    """One inference of ONNX Runtime, its input bound."""
+    session = open_peer(exported, threads=threads)
     binding = session.io_binding()
     binding.bind_cpu_input(session.get_inputs()[0].name, values)
     for entry in session.get_outputs():
         binding.bind_output(entry.name, "cpu")
     # `values` stays referenced: the binding holds its address only.
     return lambda: (session.run_with_iobinding(binding), values)
-
-
-def _interleaved(
-    runs: Sequence[Callable[[], object]], rounds: int, progress: Progress | None
-) -> list[Timing]:
-    """Time the contestants in turns, so that a slower moment of the machine meets all of them."""
-    repeats = [_repeats(run) for run in runs]
-    samples: list[list[tuple[float, float]]] = [[] for _ in runs]
-    for done in range(1, rounds + 1):
-        for run, count, taken in zip(runs, repeats, samples, strict=True):
-            clock, cpu = time.perf_counter(), time.process_time()
-            for _ in range(count):
-                run()
-            taken.append(
-                ((time.perf_counter() - clock) / count, (time.process_time() - cpu) / count)
-            )
-        if progress:
-            progress("timing", done, rounds)
-    return [Timing(*(tuple(column) for column in zip(*taken, strict=True))) for taken in samples]
-
-
-def _repeats(run: Callable[[], object]) -> int:
-    """Runs per round; a warm run says how long one takes."""
-    run()
-    start = time.perf_counter()
-    run()
-    return max(1, round(ROUND_SECONDS / max(time.perf_counter() - start, 1e-6)))
 
 
 def _peaks(
@@ -191,7 +166,5 @@ def _peaks(
 
 def _contestant(name: str, timing: Timing, peak_bytes: int) -> Contestant:
     """Medians and quartiles in milliseconds."""
-    milliseconds = [1000 * seconds for seconds in timing.clock]
-    low, _, high = quantiles(milliseconds, n=4)
-    cpu = 1000 * median(timing.cpu)
-    return Contestant(name, median(milliseconds), peak_bytes, low, high, cpu)
+    low, middle, high = quartiles(timing.clock)
+    return Contestant(name, middle, peak_bytes, low, high, 1000 * median(timing.cpu))

@@ -40,14 +40,15 @@ def library() -> Path:
     return found
 
 
-def count_in_process(module: str, arguments: list[str]) -> int:
-    """Run `python -m module arguments` under the counter; it prints what `peak_of` returned.
+def count_in_process(program: str | Path, arguments: list[str]) -> int:
+    """Run a module, or a script by its path, under the counter; it prints what it counted.
 
     Raises:
         BadArgument: the process failed; with the last line that it said.
     """
     environment = {**os.environ, "LD_PRELOAD": str(library()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *arguments]
+    chosen = [str(program)] if isinstance(program, Path) else ["-m", program]
+    command = [sys.executable, *chosen, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["nothing"]

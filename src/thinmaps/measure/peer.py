@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime on the exported file, as fast as it gets on one thread: the peer of a benchmark.
+"""ONNX Runtime on the exported file, as fast as it gets: the peer of a benchmark.
 
 A peer proves something only if it is not crippled: every convolution that can be an integer one
 must be a QLinearConv in the graph that ONNX Runtime really executes, else `BadModel` says which
@@ -28,9 +28,13 @@ def peer_name() -> str:
 
 
 def open_peer(
-    path: str | Path, *, keep_arena: bool = True, optimised_to: Path | None = None
+    path: str | Path,
+    *,
+    keep_arena: bool = True,
+    optimised_to: Path | None = None,
+    threads: int = 1,
 ) -> Any:
-    """A session of one thread with all optimisations; `optimised_to` saves what it executes.
+    """A session with all optimisations; `optimised_to` saves what it executes.
 
     Without `keep_arena` every map is allocated when it is made and freed behind its last reader:
     the least memory that ONNX Runtime can do with.
@@ -39,7 +43,7 @@ def open_peer(
         BadModel: ONNX Runtime refuses the file.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times of several contestants that take turns, so that a slow moment of the machine meets all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+
+Progress = Callable[[str, int, int], None]
+
+ROUND_SECONDS = 0.03  # a round repeats a short run until it takes about as long
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one run in every round: on the clock, and of CPU time in all threads."""
+
+    clock: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+
+def interleaved(
+    runs: Sequence[Callable[[], object]], rounds: int, progress: Progress | None = None
+) -> list[Timing]:
+    """Time every run once per round, after two warm ones; `rounds` is at least 2."""
+    repeats = [_repeats(run) for run in runs]
+    samples: list[list[tuple[float, float]]] = [[] for _ in runs]
+    for done in range(1, rounds + 1):
+        for run, count, taken in zip(runs, repeats, samples, strict=True):
+            clock, cpu = time.perf_counter(), time.process_time()
+            for _ in range(count):
+                run()
+            taken.append(
+                ((time.perf_counter() - clock) / count, (time.process_time() - cpu) / count)
+            )
+        if progress:
+            progress("timing", done, rounds)
+    return [Timing(*(tuple(column) for column in zip(*taken, strict=True))) for taken in samples]
+
+
+def quartiles(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of at least two samples, in milliseconds."""
+    low, middle, high = quantiles([1000 * sample for sample in seconds], n=4)
+    return low, middle, high
+
+
+def _repeats(run: Callable[[], object]) -> int:
+    """Runs per round; a warm run says how long one takes."""
+    run()
+    start = time.perf_counter()
+    run()
+    return max(1, round(ROUND_SECONDS / max(time.perf_counter() - start, 1e-6)))
