@@ -170,6 +170,7 @@ def _page(cleaned: Cleaned, comparison: Comparison, accuracy: Classification) ->
         ),
         comparison=comparison,
         classification=accuracy,
+        classifier="the digit reader",
     )
 
 

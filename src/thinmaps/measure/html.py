@@ -43,7 +43,10 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What the page shows. Pictures of one tuple of `pictures` stand side by side."""
+    """What the page shows. Pictures of one tuple of `pictures` stand side by side.
+
+    `classifier` names the network that `classification` judges, where it is not `model`.
+    """
 
     title: str
     model: Model
@@ -52,6 +55,7 @@ class Page:
     pictures: Sequence[tuple[Picture, ...]] = ()
     comparison: Comparison | None = None
     classification: Classification | None = None
+    classifier: str = "this network"
 
 
 def write_page(model: Model, path: str | Path, *, title: str) -> None:
@@ -89,7 +93,7 @@ def _sections(page: Page) -> Iterator[str]:
     if page.comparison:
         yield _versus(page.comparison)
     if page.classification:
-        yield _accuracy(page.classification)
+        yield _accuracy(page.classification, page.classifier)
     yield _section(
         "schedule",
         "The arena over the schedule",
@@ -199,7 +203,7 @@ def _bars(ours: Contestant, peer: Contestant, values: Sequence[float], words: ob
     return f'<div class="versus">{"".join(rows)}</div>'
 
 
-def _accuracy(found: Classification) -> str:
+def _accuracy(found: Classification, classifier: str) -> str:
     """Right answers before and after."""
     rows = [
         ("right answers (top-1)", found.float_top1, found.top1),
@@ -214,9 +218,9 @@ def _accuracy(found: Classification) -> str:
     return _section(
         "accuracy",
         "Accuracy",
-        f"On {found.pictures:,} pictures{said}.",
-        '<div class="panel"><table><tr><th></th><th class=number>float network</th>'
-        f"<th class=number>this network</th></tr>{body}</table></div>",
+        f"Of {classifier}, on {found.pictures:,} pictures{said}.",
+        '<div class="panel"><table><tr><th></th><th class=number>in float</th>'
+        f"<th class=number>in uint8</th></tr>{body}</table></div>",
     )
 
 
