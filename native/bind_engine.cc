@@ -91,7 +91,7 @@ class Builder {
  private:
   static Isa IsaOf(const std::string& name) {
     if (name.empty()) return ChosenIsa();
-    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
       if (name == NameOf(isa) && Runs(isa)) return isa;
     }
     throw std::invalid_argument("no instruction set '" + name + "' on this machine");

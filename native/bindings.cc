@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// With bind_engine.cc the only file that sees Python: arrays to spans, errors to exceptions, the GIL given back.
+// With bind_engine.cc the only file that sees Python: arrays to spans, errors to exceptions, the
+// GIL given back.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -43,7 +44,10 @@ const CodecKernel& Codec(const std::string& id, const std::string& isa) {
 
 CodecSpec SpecOf(int32_t width, int32_t channels, int32_t zero_point, const Integers& integers,
                  const Bytes& tables) {
-  return {width, channels, zero_point, {integers.data(), integers.size()},
+  return {width,
+          channels,
+          zero_point,
+          {integers.data(), integers.size()},
           {tables.data(), tables.size()}};
 }
 
@@ -77,9 +81,9 @@ std::pair<int, size_t> EncodeUnitOf(const std::string& id, const std::string& is
 }
 
 // `rows` receives columns column .. column + rows.shape(1) - 1 of a map that is `width` wide.
-int DecodeUnitOf(const std::string& id, const std::string& isa, const Bytes& payload,
-                 int32_t width, int32_t column, int32_t zero_point, const Integers& integers,
-                 const Bytes& tables, const MutableMap& rows) {
+int DecodeUnitOf(const std::string& id, const std::string& isa, const Bytes& payload, int32_t width,
+                 int32_t column, int32_t zero_point, const Integers& integers, const Bytes& tables,
+                 const MutableMap& rows) {
   const auto pointers = RowPointers<MutableMap, uint8_t>(rows);
   const auto columns = static_cast<int32_t>(rows.shape(1));
   if (column < 0 || columns > width || column > width - columns) {

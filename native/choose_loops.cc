@@ -1,22 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inner loops of the instruction set that runs; results never depend on it.
+#include "conv_row.h"
 #include "loops.h"
 
 namespace thinmaps {
 
 extern const Loops kPortableLoops;
+extern const ConvLoops kPortableConvLoops;
 #if defined(__x86_64__)
 extern const Loops kAvx2Loops;
 extern const Loops kAvx512Loops;
+extern const ConvLoops kAvx2ConvLoops;
+extern const ConvLoops kAvx512ConvLoops;
+extern const ConvLoops kAmxConvLoops;
 #endif
 
 const Loops& LoopsFor(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return kAvx512Loops;
+  if (isa >= Isa::kAvx512) return kAvx512Loops;
   if (isa == Isa::kAvx2) return kAvx2Loops;
 #endif
   (void)isa;
   return kPortableLoops;
+}
+
+const ConvLoops& ConvLoopsFor(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAmx) return kAmxConvLoops;
+  if (isa == Isa::kAvx512) return kAvx512ConvLoops;
+  if (isa == Isa::kAvx2) return kAvx2ConvLoops;
+#endif
+  (void)isa;
+  return kPortableConvLoops;
 }
 
 }  // namespace thinmaps

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution and transposed convolution: tiles of 8 pixels by 16 output channels, straight from
-// the rows in the arena, without a copy of the input (no im2col, no scratch).
+// Convolution and transposed convolution, row by row, straight from the rows in the arena: without
+// a copy of the input (no im2col, no scratch). conv_row.h has the inner loops.
 //
 // acc = bias + sum w * (x - zx) is computed as (bias - zx * sum w) + sum w * x over raw bytes;
 // virtual padding then is a pixel of zero points.
 #include <array>
 #include <vector>
 
+#include "conv_row.h"
 #include "filters.h"
 #include "kernel.h"
 #include "window.h"
@@ -14,62 +15,96 @@
 namespace thinmaps {
 namespace {
 
-constexpr int32_t kChunkTaps = 64;  // taps per call of the inner loop: bounds the stack
 constexpr int32_t kMaxKernelRows = 256;
 
 struct Shape {
   int32_t groups, group_inputs, group_outputs, kernel_rows, kernel_columns;
 
-  int32_t quads() const { return (group_inputs + kQuad - 1) / kQuad; }
   int32_t group_blocks() const { return (group_outputs + kBlockChannels - 1) / kBlockChannels; }
   int32_t blocks() const { return groups * group_blocks(); }
   int32_t taps() const { return kernel_rows * kernel_columns; }
 };
 
-// Filters [phase row][phase column][block][tap][quad][16][4], bias [phases][block][16],
-// multipliers [block][16].
+// One filter value: of which tap and input channel.
+struct Source {
+  int32_t tap_row, tap_column, channel;
+};
+
+// The pieces of one phase, and where each byte of a piece comes from.
+struct Phase {
+  std::vector<Piece> pieces;
+  std::vector<Source> sources;  // of all pieces, byte after byte
+  ptrdiff_t block_bytes = 0;    // of one block's filters
+
+  void Add(int32_t row, ptrdiff_t offset, const std::vector<Source>& run, bool whole) {
+    for (size_t first = 0; first < run.size(); first += kPieceBytes) {
+      const size_t count = std::min(run.size() - first, size_t{kPieceBytes});
+      const auto bytes = static_cast<int32_t>(count);
+      pieces.push_back({row, bytes, offset + static_cast<ptrdiff_t>(first), block_bytes});
+      const auto at = run.begin() + static_cast<ptrdiff_t>(first);
+      sources.insert(sources.end(), at, at + bytes);
+      const int32_t filled = whole ? kPieceBytes : (bytes + kQuad - 1) / kQuad * kQuad;
+      block_bytes += filled * kBlockChannels;
+    }
+  }
+};
+
+// Columns of a window join in one run of bytes where pixels lie without gaps.
+Phase Cut(const Shape& shape, const std::vector<Axis::Tap>& rows,
+          const std::vector<Axis::Tap>& columns, int32_t pixel_bytes, bool whole) {
+  const bool joins = pixel_bytes == shape.group_inputs;
+  Phase phase;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::vector<Source> run;
+    ptrdiff_t offset = 0;
+    for (size_t s = 0; s < columns.size(); ++s) {
+      if (run.empty()) offset = ptrdiff_t{columns[s].offset} * pixel_bytes;
+      for (int32_t c = 0; c < shape.group_inputs; ++c) {
+        run.push_back({rows[r].tap, columns[s].tap, c});
+      }
+      const bool neighbour =
+          s + 1 < columns.size() && columns[s + 1].offset == columns[s].offset + 1;
+      if (joins && neighbour) continue;
+      phase.Add(static_cast<int32_t>(r), offset, run, whole);
+      run.clear();
+    }
+  }
+  return phase;
+}
+
+// Filters [phase][block][piece][quad][16][4], bias [phase][block][16], multipliers [block][16].
 struct Packer {
   const NodeDescription& node;
   const Shape& shape;
   int32_t zero_point;
   Filters& filters;
 
-  int32_t Weight(int32_t output, int32_t input, int32_t r, int32_t s) const {
+  int32_t Weight(int32_t output, const Source& source) const {
     const auto index = [](int32_t i) { return static_cast<size_t>(i); };
-    const size_t filter = index(output) * index(shape.group_inputs) + index(input);
-    const size_t row = filter * index(shape.kernel_rows) + index(r);
-    return node.weights[row * index(shape.kernel_columns) + index(s)];
+    const size_t filter = index(output) * index(shape.group_inputs) + index(source.channel);
+    const size_t row = filter * index(shape.kernel_rows) + index(source.tap_row);
+    return node.weights[row * index(shape.kernel_columns) + index(source.tap_column)];
   }
 
-  void PackTap(int32_t block, int32_t r, int32_t s, int32_t* bias) {
-    const int32_t group = block / shape.group_blocks();
+  void PackBlock(const Phase& phase, int32_t block) {
     const int32_t first = block % shape.group_blocks() * kBlockChannels;
-    for (int32_t c = 0; c < shape.quads() * kQuad; c += kQuad) {
-      for (int32_t k = 0; k < kBlockChannels; ++k) {
-        for (int32_t i = 0; i < kQuad; ++i) {
-          const bool real = first + k < shape.group_outputs && c + i < shape.group_inputs;
-          const int32_t output = group * shape.group_outputs + first + k;
-          const int32_t w = real ? Weight(output, c + i, r, s) : 0;
-          filters.weights.push_back(static_cast<int8_t>(w));
-          // Sums wrap on the way, as the inner loops' do; the finished sum fits.
-          bias[k] = static_cast<int32_t>(static_cast<uint32_t>(bias[k]) -
-                                         static_cast<uint32_t>(zero_point * w));
+    const int32_t base = block / shape.group_blocks() * shape.group_outputs + first;
+    const int32_t channels = std::min(kBlockChannels, shape.group_outputs - first);
+    const size_t start = filters.weights.size();
+    filters.weights.resize(start + static_cast<size_t>(phase.block_bytes));
+    for (int32_t k = 0; k < kBlockChannels; ++k) {
+      // Sums wrap on the way; the finished sum fits.
+      auto bias = static_cast<uint32_t>(PerChannel(node.bias, block, k));
+      const Source* source = phase.sources.data();
+      for (const Piece& piece : phase.pieces) {
+        int8_t* to = filters.weights.data() + start + piece.filters;
+        for (int32_t i = 0; i < piece.bytes; ++i, ++source) {
+          const int32_t w = k < channels ? Weight(base + k, *source) : 0;
+          to[(i / kQuad * kBlockChannels + k) * kQuad + i % kQuad] = static_cast<int8_t>(w);
+          bias -= static_cast<uint32_t>(zero_point * w);
         }
       }
-    }
-  }
-
-  void PackPhase(const std::vector<Axis::Tap>& rows, const std::vector<Axis::Tap>& columns) {
-    filters.phase_offset.push_back(filters.weights.size());
-    for (int32_t block = 0; block < shape.blocks(); ++block) {
-      std::array<int32_t, kBlockChannels> bias{};
-      for (int32_t k = 0; k < kBlockChannels; ++k) {
-        bias[static_cast<size_t>(k)] = PerChannel(node.bias, block, k);
-      }
-      for (const auto& row : rows) {
-        for (const auto& column : columns) PackTap(block, row.tap, column.tap, bias.data());
-      }
-      filters.bias.insert(filters.bias.end(), bias.begin(), bias.end());
+      filters.bias.push_back(static_cast<int32_t>(bias));
     }
   }
 
@@ -82,29 +117,37 @@ struct Packer {
   }
 };
 
+// Other instruction sets, and maps with gaps between pixels, need other layouts.
+std::string LayoutOf(const Phase& phase) {
+  return std::to_string(phase.pieces.size()) + " pieces of " + std::to_string(phase.block_bytes);
+}
+
 std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, const Shape& shape,
-                                    const Axis& down, const Axis& across) {
-  if (auto shared = SharedFilters(blueprint)) return shared;
+                                    const std::vector<Phase>& phases) {
+  const std::string layout = LayoutOf(phases[0]);
+  if (auto shared = SharedFilters(blueprint, layout)) return shared;
   auto filters = std::make_shared<Filters>();
-  filters->weights.reserve(static_cast<size_t>(shape.blocks()) * static_cast<size_t>(shape.taps()) *
-                           static_cast<size_t>(shape.quads() * kQuadBytes));
+  size_t bytes = 0;
+  for (const Phase& phase : phases) bytes += static_cast<size_t>(phase.block_bytes);
+  filters->weights.reserve(static_cast<size_t>(shape.blocks()) * bytes);
   Packer packer{blueprint.node, shape, blueprint.input(0).zero_point, *filters};
-  for (const auto& rows : down.taps) {
-    for (const auto& columns : across.taps) packer.PackPhase(rows, columns);
+  for (const Phase& phase : phases) {
+    filters->phase_offset.push_back(filters->weights.size());
+    for (int32_t block = 0; block < shape.blocks(); ++block) packer.PackBlock(phase, block);
   }
   for (int32_t block = 0; block < shape.blocks(); ++block) {
     for (int32_t k = 0; k < kBlockChannels; ++k) {
       filters->multiplier.push_back(packer.PerChannel(blueprint.node.multiplier, block, k));
     }
   }
-  return ShareFilters(blueprint, std::move(filters));
+  return ShareFilters(blueprint, layout, std::move(filters));
 }
 
 class Convolution final : public Kernel {
  public:
   Convolution(const Blueprint& blueprint, const Shape& shape, Axis down, Axis across,
               const Rounding& rounding)
-      : loops_(blueprint.loops),
+      : loops_(blueprint.conv_loops),
         shape_(shape),
         down_(std::move(down)),
         across_(std::move(across)),
@@ -113,127 +156,116 @@ class Convolution final : public Kernel {
         output_(blueprint.node.output),
         in_(blueprint.input(0)),
         out_(blueprint.output()),
-        filters_(Pack(blueprint, shape, down_, across_)),
-        padding_(static_cast<size_t>(shape.group_inputs), static_cast<uint8_t>(in_.zero_point)) {}
+        phases_(CutAll()),
+        filters_(Pack(blueprint, shape, phases_)) {
+    for (Phase& phase : phases_) phase.sources = {};
+    padding_.fill(static_cast<uint8_t>(in_.zero_point));
+  }
 
   int32_t work_rows() const override { return out_.height; }
-  size_t weights_bytes() const override { return filters_->bytes() + padding_.size(); }
+  size_t weights_bytes() const override { return filters_->bytes(); }
 
   void Run(const Memory& memory, Rows rows, Part part) const override {
     Range blocks{0, shape_.blocks()};
     Area area{{rows.first, rows.first + rows.count}, {0, out_.width}};
-    if (rows.count >= part.count || out_.width >= part.count * kTilePixels) {
+    if (rows.count >= part.count || out_.width >= part.count * kSharedPixels) {
       area = ShareArea(rows, out_.width, part);
     } else {
       blocks = Share(shape_.blocks(), part);
     }
-    for (int32_t down = 0; down < down_.phases; ++down) {
-      for (int32_t across = 0; across < across_.phases; ++across) {
-        for (int32_t block = blocks.first; block < blocks.stop; ++block) {
-          RunBlock(memory, {down, across, block}, area);
-        }
-      }
+    loops_.start();
+    if (filters_->weights.size() > kFiltersInCache) {
+      ForBlocks(blocks, [&](Range some) { RunRows(memory, some, area); });
+    } else {
+      RunRows(memory, blocks, area);
     }
+    loops_.stop();
   }
 
  private:
-  // One block of output channels in one phase of rows and columns.
-  struct Task {
-    int32_t down, across, block;
+  static constexpr int32_t kSharedPixels = 32;         // less are not worth a thread
+  static constexpr size_t kFiltersInCache = 1u << 20;  // more are read once per step, not per row
+
+  std::vector<Phase> CutAll() const {
+    std::vector<Phase> phases;
+    for (const auto& rows : down_.taps) {
+      for (const auto& columns : across_.taps) {
+        phases.push_back(Cut(shape_, rows, columns, in_.pixel_bytes, loops_.whole_pieces));
+      }
+    }
+    return phases;
+  }
+
+  // As many blocks of one group at a time as a row can do.
+  template <typename Do>
+  void ForBlocks(Range blocks, Do each) const {
+    for (int32_t block = blocks.first; block < blocks.stop;) {
+      const int32_t in_group = shape_.group_blocks() - block % shape_.group_blocks();
+      const int32_t count = std::min({loops_.blocks, blocks.stop - block, in_group});
+      each(Range{block, block + count});
+      block += count;
+    }
+  }
+
+  void RunRows(const Memory& memory, Range blocks, const Area& area) const {
+    for (int32_t row = area.rows.first; row < area.rows.stop; ++row) {
+      for (int32_t across = 0; across < across_.phases; ++across) {
+        int32_t first = area.columns.first;
+        while (first < area.columns.stop && across_.Phase(first) != across) ++first;
+        if (first == area.columns.stop) continue;
+        const int32_t left = area.columns.stop - first;
+        const int32_t pixels = (left + across_.phases - 1) / across_.phases;
+        ForBlocks(blocks, [&](Range some) { RunRow(memory, row, {first, pixels}, across, some); });
+      }
+    }
+  }
+
+  struct Columns {
+    int32_t first, count;
   };
 
-  void RunBlock(const Memory& memory, Task task, const Area& area) const {
-    for (int32_t row = area.rows.first; row < area.rows.stop; ++row) {
-      if (down_.Phase(row) == task.down) RunRow(memory, task, row, area.columns);
-    }
-  }
-
-  void RunRow(const Memory& memory, Task task, int32_t row, Range columns) const {
-    const auto& taps = down_.taps[static_cast<size_t>(task.down)];
-    const MapView& input = memory.maps[input_];
-    const int32_t group = task.block / shape_.group_blocks();
-    const uint8_t* rows[kMaxKernelRows];
-    for (size_t t = 0; t < taps.size(); ++t) {
-      const int32_t place = down_.Base(row) + taps[t].offset;
-      const bool inside = place >= 0 && place < in_.height;
-      rows[t] = inside ? input.Row(place) + group * shape_.group_inputs : nullptr;
-    }
-    int32_t first = columns.first;
-    while (first < columns.stop && across_.Phase(first) != task.across) ++first;
-    const int32_t step = across_.phases;
-    for (; first < columns.stop; first += kTilePixels * step) {
-      const int32_t left = (columns.stop - first + step - 1) / step;
-      RunTile(memory, task, rows, row, first, std::min(left, kTilePixels));
-    }
-  }
-
-  void RunTile(const Memory& memory, Task task, const uint8_t* const* rows, int32_t row,
-               int32_t first, int32_t pixel_count) const {
-    const size_t phase = static_cast<size_t>(task.down * across_.phases + task.across);
-    const auto& down = down_.taps[static_cast<size_t>(task.down)];
-    const auto& across = across_.taps[static_cast<size_t>(task.across)];
-    const size_t tap_bytes = static_cast<size_t>(shape_.quads() * kQuadBytes);
-    const auto block = static_cast<size_t>(task.block);
-    const int8_t* weights = filters_->weights.data() + filters_->phase_offset[phase] +
-                            block * down.size() * across.size() * tap_bytes;
-    const size_t blocks = static_cast<size_t>(shape_.blocks());
-    const int32_t* bias = filters_->bias.data() + (phase * blocks + block) * kBlockChannels;
-    alignas(64) int32_t sums[kTilePixels * kBlockChannels];
-    for (int32_t p = 0; p < kTilePixels; ++p) {
-      std::copy_n(bias, kBlockChannels, sums + p * kBlockChannels);
-    }
-    const uint8_t* pixels[kChunkTaps * kTilePixels];
-    int32_t taps = 0;
-    const auto flush = [&] {
-      loops_.dot(pixels, pixel_count, taps, shape_.group_inputs, weights, sums);
-      weights += static_cast<size_t>(taps) * tap_bytes;
-      taps = 0;
-    };
-    const int32_t base = across_.Base(first);
-    for (size_t r = 0; r < down.size(); ++r) {
-      for (const auto& column : across) {
-        FindPixels(memory, rows[r], base + column.offset, pixels + taps * kTilePixels);
-        if (++taps == kChunkTaps) flush();
-      }
-    }
-    if (taps > 0) flush();
-    Store(memory, task, row, first, pixel_count, sums);
-  }
-
-  // Where the tile's 8 pixels lie under one tap; places outside of the map are padding.
-  void FindPixels(const Memory& memory, const uint8_t* row, int32_t place,
-                  const uint8_t** pixels) const {
-    const ptrdiff_t pixel_bytes = memory.maps[input_].pixel_bytes;
-    const int32_t step = across_.transposed ? 1 : across_.stride;
-    for (int32_t p = 0; p < kTilePixels; ++p, place += step) {
-      const bool inside = row != nullptr && place >= 0 && place < in_.width;
-      pixels[p] = inside ? row + place * pixel_bytes : padding_.data();
-    }
-  }
-
-  void Store(const Memory& memory, Task task, int32_t row, int32_t first, int32_t pixel_count,
-             const int32_t* sums) const {
-    const MapView& output = memory.maps[output_];
-    const int32_t group = task.block / shape_.group_blocks();
-    const int32_t in_group = task.block % shape_.group_blocks() * kBlockChannels;
+  void RunRow(const Memory& memory, int32_t row, Columns columns, int32_t across,
+              Range blocks) const {
+    const int32_t down = down_.Phase(row);
+    const auto index = static_cast<size_t>(down * across_.phases + across);
+    const Phase& phase = phases_[index];
+    const int32_t group = blocks.first / shape_.group_blocks();
+    const int32_t in_group = blocks.first % shape_.group_blocks() * kBlockChannels;
     const int32_t channel = group * shape_.group_outputs + in_group;
-    const int32_t channels = std::min(kBlockChannels, shape_.group_outputs - in_group);
-    const float* multiplier = filters_->multiplier.data() + task.block * kBlockChannels;
-    const ptrdiff_t step = static_cast<ptrdiff_t>(output.pixel_bytes) * across_.phases;
-    uint8_t* out = output.Row(row) + static_cast<ptrdiff_t>(first) * output.pixel_bytes;
-    if (!out_.is_float) {
-      loops_.finish(sums, pixel_count, channels, multiplier, rounding_, out + channel, step);
-      return;
-    }
-    for (int32_t p = 0; p < pixel_count; ++p, sums += kBlockChannels, out += step) {
-      auto* values = reinterpret_cast<float*>(out) + channel;
-      for (int32_t k = 0; k < channels; ++k) {
-        values[k] = static_cast<float>(sums[k]) * multiplier[k];
-      }
+    const int32_t many = (blocks.stop - blocks.first) * kBlockChannels;
+    const MapView& input = memory.maps[input_];
+    const MapView& output = memory.maps[output_];
+    const uint8_t* rows[kMaxKernelRows];
+    FindRows(input, row, down, group, rows);
+    const int32_t step = across_.transposed ? 1 : across_.stride;
+    const size_t block = index * static_cast<size_t>(shape_.blocks()) + Index(blocks.first);
+    loops_.row({rows, ptrdiff_t{in_.width - 1} * input.pixel_bytes + shape_.group_inputs,
+                padding_.data(), ptrdiff_t{across_.Base(columns.first)} * input.pixel_bytes,
+                ptrdiff_t{step} * input.pixel_bytes, columns.count, phase.pieces.data(),
+                static_cast<int32_t>(phase.pieces.size()), blocks.stop - blocks.first,
+                filters_->weights.data() + filters_->phase_offset[index] +
+                    Index(blocks.first) * static_cast<size_t>(phase.block_bytes),
+                phase.block_bytes, filters_->bias.data() + block * kBlockChannels,
+                filters_->multiplier.data() + Index(blocks.first) * kBlockChannels,
+                std::min(many, shape_.group_outputs - in_group), rounding_, out_.is_float,
+                output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes +
+                    (out_.is_float ? 4 : 1) * ptrdiff_t{channel},
+                ptrdiff_t{across_.phases} * output.pixel_bytes});
+  }
+
+  static size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+  // The rows under the window of output row `row`, from a group's first channel on.
+  void FindRows(const MapView& input, int32_t row, int32_t down, int32_t group,
+                const uint8_t** rows) const {
+    for (const Axis::Tap& tap : down_.taps[Index(down)]) {
+      const int32_t place = down_.Base(row) + tap.offset;
+      const bool inside = place >= 0 && place < in_.height;
+      *rows++ = inside ? input.Row(place) + group * shape_.group_inputs : nullptr;
     }
   }
 
-  const Loops& loops_;
+  const ConvLoops& loops_;
   Shape shape_;
   Axis down_;
   Axis across_;
@@ -242,8 +274,9 @@ class Convolution final : public Kernel {
   int32_t output_;
   MapDescription in_;
   MapDescription out_;
+  std::vector<Phase> phases_;
   std::shared_ptr<const Filters> filters_;
-  std::vector<uint8_t> padding_;
+  std::array<uint8_t, kPieceBytes> padding_;
 };
 
 // Integers: the window, groups, low, high.

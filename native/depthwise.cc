@@ -11,10 +11,11 @@ namespace thinmaps {
 namespace {
 
 constexpr size_t kMostTaps = 1024;  // bounds the stack
+constexpr const char* kLayout = "channels";
 
 // Filters [tap][channel] from [channel][1][tap].
 std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, size_t taps) {
-  if (auto shared = SharedFilters(blueprint)) return shared;
+  if (auto shared = SharedFilters(blueprint, kLayout)) return shared;
   const NodeDescription& node = blueprint.node;
   const size_t channels = node.bias.size();
   auto filters = std::make_shared<Filters>();
@@ -30,7 +31,7 @@ std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, size_t taps) {
     }
     filters->bias[c] = static_cast<int32_t>(bias);
   }
-  return ShareFilters(blueprint, std::move(filters));
+  return ShareFilters(blueprint, kLayout, std::move(filters));
 }
 
 class Depthwise final : public Kernel {

@@ -58,8 +58,9 @@ void CheckFilters(const Blueprint& blueprint, size_t weights_per_channel) {
   }
 }
 
-std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint) {
-  const auto found = blueprint.packed.find(blueprint.node.name);
+std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint,
+                                             const std::string& layout) {
+  const auto found = blueprint.packed.find({blueprint.node.name, layout});
   if (found == blueprint.packed.end()) return nullptr;
   auto filters = std::dynamic_pointer_cast<const Filters>(found->second);
   blueprint.Need(filters != nullptr && filters->fingerprint == FingerprintOf(blueprint),
@@ -67,10 +68,10 @@ std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint) {
   return filters;
 }
 
-std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint,
+std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint, const std::string& layout,
                                             std::shared_ptr<Filters> filters) {
   filters->fingerprint = FingerprintOf(blueprint);
-  blueprint.packed[blueprint.node.name] = filters;
+  blueprint.packed[{blueprint.node.name, layout}] = filters;
   return filters;
 }
 

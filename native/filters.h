@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernel.h"
@@ -27,12 +28,12 @@ struct Filters final : Packed {
 // int32, whatever the input (RULES, 4).
 void CheckFilters(const Blueprint& blueprint, size_t weights_per_channel);
 
-// The filters that this node shares with an earlier model, or nullptr. Throws where those given
-// are of another network.
-std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint);
+// The filters of this layout that this node shares with an earlier model, or nullptr. Throws where
+// those given are of another network.
+std::shared_ptr<const Filters> SharedFilters(const Blueprint& blueprint, const std::string& layout);
 
 // Stores freshly packed filters for later models.
-std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint,
+std::shared_ptr<const Filters> ShareFilters(const Blueprint& blueprint, const std::string& layout,
                                             std::shared_ptr<Filters> filters);
 
 }  // namespace thinmaps

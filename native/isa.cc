@@ -5,10 +5,18 @@
 #include <cstdlib>
 #include <string_view>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace thinmaps {
 namespace {
 
-constexpr std::array kAll = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512};
+constexpr std::array kAll = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
 
 Isa Choose() {
   const char* asked = std::getenv("THINMAPS_ISA");
@@ -20,10 +28,34 @@ Isa Choose() {
   return best;
 }
 
+#if defined(__x86_64__)
+
+// CPUID leaf 7: AMX-TILE and AMX-INT8.
+bool HasTiles() {
+  constexpr uint32_t kBoth = 3u << 24;
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBoth) == kBoth;
+}
+
+// Asks the system for the 8 KiB of tile registers, for all threads of this process; it may refuse.
+bool MayUseTiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+#endif
+
 }  // namespace
 
 const char* NameOf(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
+      return "amx";
     case Isa::kAvx2:
       return "avx2";
     case Isa::kAvx512:
@@ -38,8 +70,12 @@ bool Runs(Isa isa) {
   if (isa == Isa::kPortable) return true;
 #if defined(__x86_64__)
   if (isa == Isa::kAvx2) return __builtin_cpu_supports("x86-64-v3") != 0;
-  return __builtin_cpu_supports("x86-64-v4") != 0 && __builtin_cpu_supports("avx512vbmi") != 0 &&
-         __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+  const bool runs_avx512 =
+      __builtin_cpu_supports("x86-64-v4") != 0 && __builtin_cpu_supports("avx512vbmi") != 0 &&
+      __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+  if (isa == Isa::kAvx512) return runs_avx512;
+  static const bool may_use_tiles = HasTiles() && MayUseTiles();
+  return runs_avx512 && may_use_tiles;
 #else
   return false;
 #endif

@@ -7,7 +7,7 @@
 namespace thinmaps {
 
 // In rising order: whoever runs one runs those before it.
-enum class Isa : int32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class Isa : int32_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
 const char* NameOf(Isa isa);
 
@@ -15,7 +15,7 @@ const char* NameOf(Isa isa);
 bool Runs(Isa isa);
 
 // The best one that runs here, at most what the environment variable THINMAPS_ISA names
-// (portable, avx2, avx512). Read once.
+// (portable, avx2, avx512, amx). Read once.
 Isa ChosenIsa();
 
 }  // namespace thinmaps

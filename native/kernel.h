@@ -9,7 +9,9 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
+#include "conv_row.h"
 #include "description.h"
 #include "loops.h"
 
@@ -82,17 +84,18 @@ class Kernel {
   virtual int32_t step_rows() const { return 1; }
 };
 
-// Packed filters by node name; several models of one network share them.
+// Packed filters by the node's name and their layout; several models of one network share them.
 struct Packed {
   virtual ~Packed() = default;
 };
-using PackedWeights = std::map<std::string, std::shared_ptr<const Packed>>;
+using PackedWeights = std::map<std::pair<std::string, std::string>, std::shared_ptr<const Packed>>;
 
 // What a kernel is built from. The constructor of every kernel checks what it will rely on.
 struct Blueprint {
   const Description& description;
   const NodeDescription& node;
   const Loops& loops;
+  const ConvLoops& conv_loops;
   PackedWeights& packed;
 
   const MapDescription& input(size_t index) const {

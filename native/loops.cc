@@ -6,8 +6,10 @@
 // compiled with the flags of one instruction set may be kept by the linker for all.
 #include "loops.h"
 
+#include "rounding.h"
+
 #if defined(__SSE4_1__)
-#include <immintrin.h>
+#include "intrinsics.h"
 #endif
 
 // The output may lie on an input, element on element: no iteration depends on another.
@@ -19,178 +21,6 @@
 
 namespace thinmaps {
 namespace {
-
-// Adding 1.5 * 2^23 leaves the rounded value of |v| < 2^22 in the low bits of the sum, rounded
-// half to even like every float addition; its own low byte is 0.
-constexpr float kRoundingShift = 12582912.0f;
-
-inline uint8_t RoundToByte(float value, const Rounding& rounding) {
-  value += rounding.before;
-  value = value < rounding.low ? rounding.low : value;
-  value = value > rounding.high ? rounding.high : value;
-  const auto bits = __builtin_bit_cast(int32_t, value + kRoundingShift);
-  return static_cast<uint8_t>(bits + rounding.after);
-}
-
-inline uint32_t LoadQuad(const uint8_t* x) {
-  uint32_t quad;
-  __builtin_memcpy(&quad, x, sizeof quad);
-  return quad;
-}
-
-// The last 1 to 3 channels; reading a whole quad could leave the map.
-inline uint32_t LoadPartialQuad(const uint8_t* x, int32_t channels) {
-  uint32_t quad = x[0];
-  if (channels > 1) quad |= static_cast<uint32_t>(x[1]) << 8;
-  if (channels > 2) quad |= static_cast<uint32_t>(x[2]) << 16;
-  return quad;
-}
-
-#if defined(__AVX512VNNI__)
-
-template <int kPixels>
-void DotPixels(const uint8_t* const* pixels, int32_t taps, int32_t channels, const int8_t* filters,
-               int32_t* sums) {
-  __m512i sum[kPixels];
-  for (int p = 0; p < kPixels; ++p) sum[p] = _mm512_loadu_si512(sums + p * kBlockChannels);
-  const auto step = [&](auto load) {
-    const __m512i filter = _mm512_loadu_si512(filters);
-    filters += kQuadBytes;
-    for (int p = 0; p < kPixels; ++p) {
-      const __m512i x = _mm512_set1_epi32(static_cast<int32_t>(load(p)));
-      sum[p] = _mm512_dpbusd_epi32(sum[p], x, filter);
-    }
-  };
-  const int32_t partial = channels % kQuad;
-  for (int32_t t = 0; t < taps; ++t, pixels += kTilePixels) {
-    for (int32_t c = 0; c < channels - partial; c += kQuad) {
-      step([&](int p) { return LoadQuad(pixels[p] + c); });
-    }
-    if (partial != 0) {
-      step([&](int p) { return LoadPartialQuad(pixels[p] + channels - partial, partial); });
-    }
-  }
-  for (int p = 0; p < kPixels; ++p) _mm512_storeu_si512(sums + p * kBlockChannels, sum[p]);
-}
-
-void Dot(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
-         const int8_t* filters, int32_t* sums) {
-  if (pixel_count > 4) return DotPixels<8>(pixels, taps, channels, filters, sums);
-  if (pixel_count > 1) return DotPixels<4>(pixels, taps, channels, filters, sums);
-  DotPixels<1>(pixels, taps, channels, filters, sums);
-}
-
-#elif defined(__AVX2__)
-
-// Bytes are widened to 16 bits and multiplied in pairs (vpmaddwd): a sum of two byte products
-// does not fit the 16 bits of vpmaddubsw. A vector of sums holds 4 channels x 2 halves.
-template <int kPixels>
-void DotPixels(const uint8_t* const* pixels, int32_t taps, int32_t channels, const int8_t* filters,
-               int32_t* sums) {
-  __m256i sum[kPixels][4];
-  for (int p = 0; p < kPixels; ++p) {
-    for (int k = 0; k < 4; ++k) sum[p][k] = _mm256_setzero_si256();
-  }
-  const auto step = [&](auto load) {
-    __m256i x[kPixels];
-    for (int p = 0; p < kPixels; ++p) {
-      const __m128i quad = _mm_cvtsi32_si128(static_cast<int32_t>(load(p)));
-      x[p] = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(quad));
-    }
-    for (int k = 0; k < 4; ++k) {
-      const __m256i filter =
-          _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(filters + 16 * k)));
-      for (int p = 0; p < kPixels; ++p) {
-        sum[p][k] = _mm256_add_epi32(sum[p][k], _mm256_madd_epi16(x[p], filter));
-      }
-    }
-    filters += kQuadBytes;
-  };
-  const int32_t partial = channels % kQuad;
-  for (int32_t t = 0; t < taps; ++t, pixels += kTilePixels) {
-    for (int32_t c = 0; c < channels - partial; c += kQuad) {
-      step([&](int p) { return LoadQuad(pixels[p] + c); });
-    }
-    if (partial != 0) {
-      step([&](int p) { return LoadPartialQuad(pixels[p] + channels - partial, partial); });
-    }
-  }
-  for (int p = 0; p < kPixels; ++p) {
-    for (int k = 0; k < 2; ++k) {
-      auto* place = reinterpret_cast<__m256i*>(sums + p * kBlockChannels + 8 * k);
-      const __m256i halves = _mm256_hadd_epi32(sum[p][2 * k], sum[p][2 * k + 1]);
-      const __m256i ordered = _mm256_permute4x64_epi64(halves, _MM_SHUFFLE(3, 1, 2, 0));
-      _mm256_storeu_si256(place, _mm256_add_epi32(_mm256_loadu_si256(place), ordered));
-    }
-  }
-}
-
-void Dot(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
-         const int8_t* filters, int32_t* sums) {
-  for (int32_t p = 0; p < pixel_count; p += 2) {
-    DotPixels<2>(pixels + p, taps, channels, filters, sums + p * kBlockChannels);
-  }
-}
-
-#elif defined(__SSE4_1__)
-
-// As for AVX2, one pixel at a time; a vector of sums holds 2 channels x 2 halves.
-void DotPixel(const uint8_t* const* pixels, int32_t taps, int32_t channels, const int8_t* filters,
-              int32_t* sums) {
-  __m128i sum[8];
-  for (int k = 0; k < 8; ++k) sum[k] = _mm_setzero_si128();
-  const auto step = [&](uint32_t quad) {
-    const __m128i half = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(static_cast<int32_t>(quad)));
-    const __m128i x = _mm_unpacklo_epi64(half, half);
-    for (int k = 0; k < 8; ++k) {
-      const __m128i filter =
-          _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(filters + 8 * k)));
-      sum[k] = _mm_add_epi32(sum[k], _mm_madd_epi16(x, filter));
-    }
-    filters += kQuadBytes;
-  };
-  const int32_t partial = channels % kQuad;
-  for (int32_t t = 0; t < taps; ++t, pixels += kTilePixels) {
-    for (int32_t c = 0; c < channels - partial; c += kQuad) step(LoadQuad(*pixels + c));
-    if (partial != 0) step(LoadPartialQuad(*pixels + channels - partial, partial));
-  }
-  for (int k = 0; k < 4; ++k) {
-    auto* place = reinterpret_cast<__m128i*>(sums + 4 * k);
-    const __m128i whole = _mm_hadd_epi32(sum[2 * k], sum[2 * k + 1]);
-    _mm_storeu_si128(place, _mm_add_epi32(_mm_loadu_si128(place), whole));
-  }
-}
-
-void Dot(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
-         const int8_t* filters, int32_t* sums) {
-  for (int32_t p = 0; p < pixel_count; ++p) {
-    DotPixel(pixels + p, taps, channels, filters, sums + p * kBlockChannels);
-  }
-}
-
-#else
-
-void Dot(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
-         const int8_t* filters, int32_t* sums) {
-  for (int32_t t = 0; t < taps; ++t, pixels += kTilePixels) {
-    for (int32_t c = 0; c < channels; c += kQuad, filters += kQuadBytes) {
-      for (int32_t p = 0; p < pixel_count; ++p) {
-        const int32_t left = channels - c;
-        const uint32_t quad =
-            left < kQuad ? LoadPartialQuad(pixels[p] + c, left) : LoadQuad(pixels[p] + c);
-        int16_t x[kQuad];
-        for (int i = 0; i < kQuad; ++i) x[i] = static_cast<int16_t>((quad >> (8 * i)) & 255);
-        int32_t* sum = sums + p * kBlockChannels;
-        for (int k = 0; k < kBlockChannels; ++k) {
-          const int8_t* w = filters + k * kQuad;
-          sum[k] += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
-        }
-      }
-    }
-  }
-}
-
-#endif
 
 inline void Requantise(const int32_t* sums, const float* multiplier, int32_t count,
                        const Rounding& rounding, uint8_t* out) {
@@ -275,17 +105,6 @@ void Depthwise(const uint8_t* const* pixels, int32_t taps, int32_t channels, con
   Requantise(sums, multiplier, channels, rounding, out);
 }
 
-void Finish(const int32_t* sums, int32_t pixel_count, int32_t channels, const float* multiplier,
-            const Rounding& rounding, uint8_t* out, ptrdiff_t pixel_bytes) {
-  for (int32_t p = 0; p < pixel_count; ++p, sums += kBlockChannels, out += pixel_bytes) {
-    if (channels == kBlockChannels) {
-      Requantise(sums, multiplier, kBlockChannels, rounding, out);
-    } else {
-      Requantise(sums, multiplier, channels, rounding, out);
-    }
-  }
-}
-
 void Largest(const uint8_t* pixel, int32_t channels, uint8_t* out) {
   THINMAPS_INDEPENDENT
   for (int32_t c = 0; c < channels; ++c) out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
@@ -344,7 +163,7 @@ void Blend(const uint8_t* const* corners, const int32_t* weights, int32_t channe
 }  // namespace
 
 extern const Loops THINMAPS_LOOPS;
-const Loops THINMAPS_LOOPS = {Dot,   Finish, Depthwise, Largest,  Accumulate,
-                              Scale, Add,    Multiply,  Quantise, Blend};
+const Loops THINMAPS_LOOPS = {Depthwise, Largest,  Accumulate, Scale,
+                              Add,       Multiply, Quantise,   Blend};
 
 }  // namespace thinmaps

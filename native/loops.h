@@ -12,9 +12,8 @@
 
 namespace thinmaps {
 
-// Filters are packed for tiles of kTilePixels pixels by kBlockChannels output channels; input
-// channels come in quads, the last one filled up with zeros.
-inline constexpr int32_t kTilePixels = 8;
+// Filters are packed in blocks of output channels; what they are multiplied with comes in quads of
+// input bytes, the last one filled up with zeros.
 inline constexpr int32_t kBlockChannels = 16;
 inline constexpr int32_t kQuad = 4;
 inline constexpr int32_t kQuadBytes = kBlockChannels * kQuad;
@@ -37,17 +36,6 @@ struct Operand {
 };
 
 struct Loops {
-  // sums[p][k] += sum over taps t and channels c of pixels[t][p][c] * filter[t][c][k]
-  // for p < pixel_count <= kTilePixels; `pixels` is [taps][kTilePixels], filters are packed
-  // [taps][quads][kBlockChannels][kQuad], sums are [kTilePixels][kBlockChannels].
-  void (*dot)(const uint8_t* const* pixels, int32_t pixel_count, int32_t taps, int32_t channels,
-              const int8_t* filters, int32_t* sums);
-
-  // out[p * pixel_bytes + k] = Rounding of fl(sums[p][k]) * multiplier[k], sums as `dot` has them.
-  void (*finish)(const int32_t* sums, int32_t pixel_count, int32_t channels,
-                 const float* multiplier, const Rounding& rounding, uint8_t* out,
-                 ptrdiff_t pixel_bytes);
-
   // One pixel of a depthwise convolution: filters are [taps][channels].
   void (*depthwise)(const uint8_t* const* pixels, int32_t taps, int32_t channels,
                     const int8_t* filters, const int32_t* bias, const float* multiplier,

@@ -77,7 +77,7 @@ Model::Model(Description description, Isa isa, PackedWeights& packed)
   CheckWiring(description_);
   // Kernels keep what they need: the unpacked tensors are let go one by one.
   for (auto& node : description_.nodes) {
-    kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa), packed}));
+    kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa), ConvLoopsFor(isa), packed}));
     node = NodeDescription{node.name, node.op, node.inputs, node.output, node.state, {},
                            {},        {},      {},          {},          {}};
   }

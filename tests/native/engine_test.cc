@@ -171,7 +171,7 @@ bool RefusesHostileSteps() {
 
 int Main() {
   int failures = 0;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (!Runs(isa)) continue;
     for (const int32_t threads : {1, 2, 3}) {
       const uint64_t hash = Run(isa, threads);

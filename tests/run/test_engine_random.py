@@ -19,12 +19,8 @@ from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import interpret, run_network
 from thinmaps.types import MapSpec
 
-ISAS = [
-    isa
-    for isa in ("portable", "avx2", "avx512")
-    if isa
-    in ("portable", "avx2", "avx512")[: ("portable", "avx2", "avx512").index(_core.isa()) + 1]
-]
+_ALL = ("portable", "avx2", "avx512", "amx")
+ISAS = _ALL[: _ALL.index(_core.isa()) + 1]
 
 
 class _Draw:

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loops of conv_row.h, compiled once per instruction set like loops.cc: the build defines
+// THINMAPS_CONV_LOOPS, the name of the table, and THINMAPS_AMX where tiles may be used.
+//
+// Work goes in tiles of kPixels pixels by kBlocks blocks of 16 output channels. conv_tile.h has
+// what one does with a piece; here is where its bytes come from and where its sums go.
+#include "conv_row.h"
+
+#include "conv_tile.h"
+#include "rounding.h"
+
+namespace thinmaps {
+namespace {
+
+// kPixels runs of bytes, `step` apart.
+struct Source {
+  const uint8_t* bytes;
+  ptrdiff_t step;
+};
+
+#if defined(__AVX512BW__)
+
+// buffer[p][i] = inside the row ? row[start + p * step + i] : zero point
+inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int32_t count,
+                  uint8_t* buffer) {
+  const __m512i padding = _mm512_loadu_si512(conv.padding);
+  for (int32_t p = 0; p < count; ++p, start += conv.step, buffer += kPieceBytes) {
+    const ptrdiff_t low = start < 0 ? -start : 0;
+    const ptrdiff_t left = conv.row_bytes - start;
+    const ptrdiff_t inside = (left < kPieceBytes ? left : kPieceBytes) - low;
+    const __mmask64 mask = inside <= 0 ? 0 : ~uint64_t{0} >> (kPieceBytes - inside) << low;
+    _mm512_store_si512(buffer, _mm512_mask_loadu_epi8(padding, mask, row + start));
+  }
+}
+
+#else
+
+inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int32_t count,
+                  uint8_t* buffer) {
+  for (int32_t p = 0; p < count; ++p, start += conv.step, buffer += kPieceBytes) {
+    for (int32_t i = 0; i < kPieceBytes; ++i) {
+      const bool inside = start + i >= 0 && start + i < conv.row_bytes;
+      buffer[i] = inside ? row[start + i] : conv.padding[0];
+    }
+  }
+}
+
+#endif
+
+// The bytes of `piece` under kPixels pixels from place `first` on, `count` of which matter: where
+// they lie if all may be read there, else in `buffer`.
+template <int kPixels>
+inline Source Find(const ConvRow& conv, const Piece& piece, ptrdiff_t first, int32_t count,
+                   uint8_t* buffer) {
+  const uint8_t* row = conv.rows[piece.row];
+  if (row == nullptr) return {conv.padding, 0};
+  const ptrdiff_t start = first + piece.offset;
+  const ptrdiff_t last = start + (kPixels - 1) * conv.step;
+  if (start >= 0 && last + BytesRead(piece) <= conv.row_bytes) return {row + start, conv.step};
+  Stage(conv, row, start, count, buffer);
+  return {buffer, kPieceBytes};
+}
+
+#if defined(__AVX512BW__)
+
+// byte = rne(clamp(fl(sum + bias) * multiplier)) + after
+template <int kBlocks>
+void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
+  __m512i bias[kBlocks];
+  __m512 multiplier[kBlocks];
+  __mmask16 real[kBlocks];
+  for (int b = 0; b < kBlocks; ++b) {
+    bias[b] = _mm512_loadu_si512(conv.bias + b * kBlockChannels);
+    multiplier[b] = _mm512_loadu_ps(conv.multiplier + b * kBlockChannels);
+    const int32_t left = conv.channels - b * kBlockChannels;
+    real[b] = static_cast<__mmask16>(left >= kBlockChannels ? 0xFFFF : (1 << left) - 1);
+  }
+  const __m512 low = _mm512_set1_ps(conv.rounding.low);
+  const __m512 high = _mm512_set1_ps(conv.rounding.high);
+  const __m512i after = _mm512_set1_epi32(conv.rounding.after);
+  for (int32_t p = 0; p < count; ++p, out += conv.out_step) {
+    for (int b = 0; b < kBlocks; ++b, sums += kBlockChannels) {
+      const __m512i sum = _mm512_add_epi32(_mm512_load_si512(sums), bias[b]);
+      __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier[b]);
+      if (conv.is_float) {
+        _mm512_mask_storeu_ps(out + b * kBlockChannels * sizeof(float), real[b], value);
+        continue;
+      }
+      value = _mm512_min_ps(_mm512_max_ps(value, low), high);
+      const __m512i rounded = _mm512_cvt_roundps_epi32(value, 8);  // to nearest, no exceptions
+      const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, after));
+      if (real[b] == 0xFFFF) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + b * kBlockChannels), bytes);
+      } else {
+        _mm_mask_storeu_epi8(out + b * kBlockChannels, real[b], bytes);
+      }
+    }
+  }
+}
+
+#else
+
+template <int kBlocks>
+void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
+  constexpr int32_t kChannels = kBlocks * kBlockChannels;
+  const Rounding rounding = conv.rounding;
+  const bool whole = conv.channels == kChannels && !conv.is_float;
+  for (int32_t p = 0; p < count; ++p, sums += kChannels, out += conv.out_step) {
+    float values[kChannels];
+    for (int32_t k = 0; k < kChannels; ++k) {
+      values[k] = static_cast<float>(sums[k] + conv.bias[k]) * conv.multiplier[k];
+    }
+    if (whole) {
+      for (int32_t k = 0; k < kChannels; ++k) out[k] = RoundToByte(values[k], rounding);
+    } else if (conv.is_float) {
+      __builtin_memcpy(out, values, static_cast<size_t>(conv.channels) * sizeof(float));
+    } else {
+      for (int32_t k = 0; k < conv.channels; ++k) out[k] = RoundToByte(values[k], rounding);
+    }
+  }
+}
+
+#endif
+
+// Pixels p .. p + count - 1, at most kPixels.
+template <int kPixels, int kBlocks>
+void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
+  alignas(64) uint8_t buffer[kPixels * kPieceBytes];
+  alignas(64) int32_t sums[kPixels * kBlocks * kBlockChannels];
+  const ptrdiff_t first = conv.first + p * conv.step;
+  Tile<kPixels, kBlocks> tile;
+  tile.Clear();
+  for (int32_t i = 0; i < conv.piece_count; ++i) {
+    const Piece& piece = conv.pieces[i];
+    const Source x = Find<kPixels>(conv, piece, first, count, buffer);
+    tile.Multiply(x.bytes, x.step, piece.bytes, conv.filters + piece.filters, conv.block_filters);
+  }
+  tile.Store(sums);
+  Finish<kBlocks>(conv, sums, count, conv.out + p * conv.out_step);
+}
+
+template <int kBlocks>
+void RunTiles(const ConvRow& conv) {
+  int32_t p = 0;
+  for (; p + kWidePixels <= conv.pixels; p += kWidePixels) {
+    RunTile<kWidePixels, kBlocks>(conv, p, kWidePixels);
+  }
+  if (conv.pixels - p > kNarrowPixels) {
+    RunTile<kWidePixels, kBlocks>(conv, p, conv.pixels - p);
+  } else if (conv.pixels > p) {
+    RunTile<kNarrowPixels, kBlocks>(conv, p, conv.pixels - p);
+  }
+}
+
+void Row(const ConvRow& conv) {
+  if (conv.blocks == 1) return RunTiles<1>(conv);
+  if constexpr (kMostBlocks > 1) RunTiles<kMostBlocks>(conv);
+}
+
+}  // namespace
+
+extern const ConvLoops THINMAPS_CONV_LOOPS;
+const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles, Row, StopTiles, kMostBlocks, kWholePieces};
+
+}  // namespace thinmaps
