@@ -6,6 +6,7 @@ Prints per network and set of pictures: top-1 of both in percent, the drop in po
 (`compress` takes 80 % of them); no setting is chosen on the pictures that are evaluated here.
 
     python benchmarks/accuracy.py [network ...] [--assets FOLDER] [--every N]
+                                  [--markdown]
 """
 
 from __future__ import annotations
@@ -61,17 +62,18 @@ def main() -> int:
     arguments.add_argument("networks", nargs="*", metavar="network")
     arguments.add_argument("--assets", type=Path, default=ASSETS)
     arguments.add_argument("--every", type=int, default=1, help="evaluate every Nth picture only")
+    arguments.add_argument("--markdown", action="store_true", help="the README's table")
     options = arguments.parse_args()
-    print(f"{'network':22} {'pictures':>28} {'float':>6} {'uint8':>6} {'drop':>6}  95 % interval")
+    print_head(options.markdown)
     drops_kept = [
-        report(task, options.assets, options.every)
+        report(task, options.assets, options.every, options.markdown)
         for task in TASKS
         if not options.networks or task.network in options.networks
     ]
     return 0 if all(drops_kept) else 1
 
 
-def report(task: Task, assets: Path, every: int) -> bool:
+def report(task: Task, assets: Path, every: int, markdown: bool) -> bool:
     """Calibrate and evaluate one network; whether its pooled drop is as allowed."""
     model = assets / "models" / f"{task.network}.onnx"
     started = time.monotonic()
@@ -87,11 +89,15 @@ def report(task: Task, assets: Path, every: int) -> bool:
             for fitted, label in pictures(assets / "images" / evaluation, task, shape, every)
         ]
         pooled.extend(verdicts)
-        print_row(task.network, evaluation, classification(verdicts))
+        if not markdown:
+            print_row(task.network, evaluation, classification(verdicts))
     result = classification(pooled)
-    if len(task.evaluation) > 1:
-        print_row(task.network, "pooled", result)
-    print(f"{'':22} {'compressed in':>28} {seconds:.0f} s", flush=True)
+    if markdown:
+        print_markdown_row(task.network, result)
+    else:
+        if len(task.evaluation) > 1:
+            print_row(task.network, "pooled", result)
+        print(f"{'':22} {'compressed in':>28} {seconds:.0f} s", flush=True)
     return result.drop is not None and result.drop <= task.allowed_drop
 
 
@@ -116,6 +122,26 @@ def labelled(path: Path) -> tuple[PictureSet, dict[str, int]]:
     return open_pictures(path), {
         Path(row["filename"]).name: int(row["class_index"]) for row in rows
     }
+
+
+def print_head(markdown: bool) -> None:
+    """What the columns are."""
+    if markdown:
+        print("| network | float top-1 | uint8 top-1 | drop | agreement |\n|---|---|---|---|---|")
+    else:
+        print(
+            f"{'network':22} {'pictures':>28} {'float':>6} {'uint8':>6} {'drop':>6}  95 % interval"
+        )
+
+
+def print_markdown_row(network: str, found: Classification) -> None:
+    """One row of the README, of all pictures together."""
+    low, high = found.drop_interval or (float("nan"), float("nan"))
+    print(
+        f"| {network} | {found.float_top1:.2f} % | {found.top1:.2f} % | {found.drop:.2f} "
+        f"({low:.2f} to {high:.2f}) | {found.agreement:.2f} % |",
+        flush=True,
+    )
 
 
 def print_row(network: str, pictures: str, found: Classification) -> None:

@@ -12,7 +12,7 @@ not change a plan, so every map is given the same one and nothing is calibrated.
     at most                 the limit that this benchmark holds the mixed plan to; it fails if one
                             is missed
 
-    python benchmarks/memory.py [network ...] [--assets FOLDER]
+    python benchmarks/memory.py [network ...] [--assets FOLDER] [--markdown]
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def network_of(path: Path, size: tuple[int, int] | None) -> Network:
     )
 
 
-def print_row(row: Row, assets: Path) -> bool:
+def print_row(row: Row, assets: Path, markdown: bool) -> bool:
     """Plan one network, print its line, and say whether it keeps its limit."""
     network = network_of(assets / "models" / f"{row.file}.onnx", row.size)
     started = time.process_time()
@@ -81,6 +81,9 @@ def print_row(row: Row, assets: Path) -> bool:
     met = mixed.arena_bytes <= most
     height, width, _ = network.maps[network.inputs[0]].shape
     arenas = [plan.arena_bytes / KIB for plan in (layer, stream, mixed)]
+    if markdown:
+        print(f"| {row.file}, {height}x{width} | {arenas[0]:,.0f} KiB | {arenas[2]:,.1f} KiB |")
+        return met
     bounds = [lower_bound_bytes(plan) / KIB for plan in (mixed, stream)]
     print(
         f"{row.file:20} {height:>4} x {width:<4}",
@@ -92,16 +95,25 @@ def print_row(row: Row, assets: Path) -> bool:
     return met
 
 
+def print_head(markdown: bool) -> None:
+    """What the columns are."""
+    if markdown:
+        print("| network | layer by layer | thinmaps |\n|---|---|---|")
+        return
+    titles = ("layer", "stream", "mixed", "live", "field", "at most")
+    print(f"{'KiB':32}", *(f"{t:>10}" for t in titles), f"{'steps':>7} {'segs':>4} {'seconds':>7}")
+
+
 def main() -> int:
     """Print the table; 1 if a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", help="only these files, without .onnx")
     parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--markdown", action="store_true", help="the README's table")
     options = parser.parse_args()
-    titles = ("layer", "stream", "mixed", "live", "field", "at most")
-    print(f"{'KiB':32}", *(f"{t:>10}" for t in titles), f"{'steps':>7} {'segs':>4} {'seconds':>7}")
+    print_head(options.markdown)
     rows = [row for row in TABLE if not options.networks or row.file in options.networks]
-    missed = [row for row in rows if not print_row(row, options.assets)]
+    missed = [row for row in rows if not print_row(row, options.assets, options.markdown)]
     return 1 if missed else 0
 
 

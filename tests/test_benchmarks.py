@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run, and what they print fits the README; what they find out is not tested."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+BENCHMARKS = CHECKOUT / "benchmarks"
+
+
+@pytest.fixture
+def resnets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("resnets")
+
+
+def speed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark as `make bench` does."""
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_built_resnet_is_valid_and_keeps_the_size_of_values(
+    resnets: ModuleType, bottleneck: bool
+) -> None:
+    model = resnets.resnet((2, 1, 1, 1), bottleneck=bottleneck, stem=16, size=(64, 64))
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    picture = np.random.default_rng(5).standard_normal((1, 3, 64, 64), np.float32)
+    (logits,) = session.run(None, {"picture": picture})
+    assert logits.shape == (1, 1000)
+    assert 0.1 < logits.std() < 10
+
+
+def test_the_built_resnets_have_the_weights_of_the_paper(resnets: ModuleType) -> None:
+    # As published with folded batch normalisation, in millions.
+    for build, millions in ((resnets.resnet18, 11.68), (resnets.resnet50, 25.53)):
+        stored = build().graph.initializer
+        assert sum(int(np.prod(t.dims)) for t in stored) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_the_same_seed_builds_the_same_network(resnets: ModuleType) -> None:
+    first, second, other = (
+        resnets.resnet((1,), bottleneck=False, stem=8, seed=seed).SerializeToString()
+        for seed in (1, 1, 2)
+    )
+    assert first == second != other
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap is counted on Linux")
+@pytest.mark.slow
+def test_the_speed_benchmark_verifies_times_and_counts(resnets: ModuleType, tmp_path: Path) -> None:
+    model = resnets.resnet((1,), bottleneck=False, stem=8, size=(32, 32))
+    onnx.save(model, tmp_path / "tiny.onnx")
+    asked = ["--networks", str(tmp_path / "tiny.onnx"), "--sizes", "40x32", "--rounds", "2"]
+    written = tmp_path / "results" / "speed.json"
+    done = speed(*asked, "--assets", str(tmp_path), "--json", "--output", str(written))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads(written.read_text())
+    assert {"machine", "cores", "commit", "versions", "rounds", "results"} == document.keys()
+    (result,) = document["results"]
+    assert (result["network"], result["size"], result["threads"]) == ("tiny", [40, 32], 1)
+    sides = {side["name"]: side for side in result["contenders"]}
+    assert {"thinmaps", "ONNX Runtime int8", "ONNX Runtime float32"} <= sides.keys()
+    assert sides["ONNX Runtime int8"]["within_a_step"] >= 0.999
+    assert sides["thinmaps"]["peak_bytes"] >= result["arena_bytes"]
+    for side in sides.values():
+        assert 0 < side["cpu_ms"]["low"] <= side["cpu_ms"]["median"] <= side["cpu_ms"]["high"]
+        assert side["peak_bytes"] >= 0
+
+
+def test_a_network_that_is_absent_is_skipped_with_a_sentence(tmp_path: Path) -> None:
+    done = speed("--networks", "squeezenet1_1", "--assets", str(tmp_path), "--markdown")
+    assert done.returncode == 0
+    assert "skipped squeezenet1_1: no " in done.stderr
+    # Only the head is left, and the README has the same.
+    assert f"<!-- measured: speed -->\n{done.stdout}" in (CHECKOUT / "README.md").read_text()
