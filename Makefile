@@ -83,14 +83,14 @@ sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan
 	  $(SANITIZED)/bin/python -m pytest -s -p no:cacheprovider tests/contracts tests/run tests/hostile \
 	  $(OPTIONS)
 
-bench: setup ## time and memory beside ONNX Runtime; each result verified before it is timed
-	$(PYTHON) benchmarks/speed.py
+bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdown as in the README
+	$(PYTHON) benchmarks/speed.py $(OPTIONS)
 
 bench-memory: setup ## the memory table of the README
-	$(PYTHON) benchmarks/memory.py
+	$(PYTHON) benchmarks/memory.py $(OPTIONS)
 
 bench-accuracy: setup ## the accuracy table of the README
-	$(PYTHON) benchmarks/accuracy.py
+	$(PYTHON) benchmarks/accuracy.py $(OPTIONS)
 
 docs: setup ## run every code block of README and docs
 	$(PYTHON) -m pytest tests/test_house_documents.py $(OPTIONS)

@@ -246,6 +246,8 @@ def main() -> int:
     shown.add_argument("--markdown", action="store_true", help="rows of the README's table")
     parser.add_argument("--output", nargs="?", type=Path, const=OUTPUT, help="write the JSON here")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error(f"a spread needs at least 2 rounds, got --rounds {options.rounds}")
     for package in ("openvino", "nncf"):
         if not openvino_peer.installed(package):
             print(f"{package} is not installed: measured without it", file=sys.stderr)
