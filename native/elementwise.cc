@@ -98,10 +98,19 @@ class Lookup final : public RowWise {
 
  protected:
   void RunRow(const Memory& memory, int32_t row, Range columns) const override {
-    for (int32_t column = columns.first; column < columns.stop; ++column) {
-      const uint8_t* x = Pixel(memory.maps[input_], row, column);
-      uint8_t* out = Pixel(memory.maps[output_], row, column);
+    const MapView& input = memory.maps[input_];
+    const MapView& output = memory.maps[output_];
+    const bool one_run =
+        channel_step_ == 0 && Dense(input, out_.channels) && Dense(output, out_.channels);
+    const int32_t step = one_run ? columns.stop - columns.first : 1;
+    for (int32_t column = columns.first; column < columns.stop; column += step) {
+      const uint8_t* x = Pixel(input, row, column);
+      uint8_t* out = Pixel(output, row, column);
       const uint8_t* table = table_.data();
+      if (channel_step_ == 0) {
+        loops_.lookup(table, x, step * out_.channels, out);
+        continue;
+      }
       for (int32_t c = 0; c < out_.channels; ++c, table += channel_step_) out[c] = table[x[c]];
     }
   }

@@ -35,11 +35,30 @@ struct Operand {
   float ratio;
 };
 
+// Pixels of an output row whose windows lie in the map, or a single pixel with padding.
+struct DepthwiseRow {
+  const uint8_t* const* taps;  // of the first pixel
+  int32_t tap_count;
+  ptrdiff_t step;  // from a pixel's taps to the next one's
+  int32_t pixels;
+  int32_t channels;
+  const int8_t* filters;
+  const int32_t* bias;
+  const float* multiplier;
+  Rounding rounding;
+  uint8_t* out;
+  ptrdiff_t out_step;
+};
+
 struct Loops {
-  // One pixel of a depthwise convolution: filters are [taps][channels].
-  void (*depthwise)(const uint8_t* const* pixels, int32_t taps, int32_t channels,
-                    const int8_t* filters, const int32_t* bias, const float* multiplier,
-                    const Rounding& rounding, uint8_t* out);
+  // out[p][c] = Rounding of fl(bias[c] + sum over t of taps[t][p * step + c] * filter[t][c]) *
+  // multiplier[c]. Filters are [tap][channel], or packed for blocks of `depthwise_block` channels
+  // (depthwise_loops.h) and `taps` filled up to whole groups.
+  void (*depthwise)(const DepthwiseRow& row);
+  int32_t depthwise_block;  // 0 for plain filters
+
+  // out[i] = table[x[i]], 256 entries.
+  void (*lookup)(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out);
 
   // out[c] = max(out[c], pixel[c]).
   void (*largest)(const uint8_t* pixel, int32_t channels, uint8_t* out);

@@ -46,7 +46,7 @@ class PixelWise : public Kernel {
 
 class Concat final : public PixelWise {
  public:
-  explicit Concat(const Blueprint& blueprint) : PixelWise(blueprint) {
+  explicit Concat(const Blueprint& blueprint) : PixelWise(blueprint), loops_(blueprint.loops) {
     int32_t channel = 0;
     const uint8_t* table = blueprint.node.table.data();
     for (size_t i = 0; i < blueprint.node.inputs.size(); ++i, table += 256) {
@@ -73,7 +73,7 @@ class Concat final : public PixelWise {
       if (source.is_copy) {
         std::memcpy(slice, x, static_cast<size_t>(source.channels));
       } else {
-        for (int32_t c = 0; c < source.channels; ++c) slice[c] = source.table[x[c]];
+        loops_.lookup(source.table.data(), x, source.channels, slice);
       }
     }
   }
@@ -86,6 +86,7 @@ class Concat final : public PixelWise {
     bool is_copy;
     std::array<uint8_t, 256> table;
   };
+  const Loops& loops_;
   std::vector<Source> sources_;
 };
 

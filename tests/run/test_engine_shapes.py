@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions and tables of sizes around those of tiles, pieces and blocks, on every set.
+
+Inner loops work on 16 or 32 pixels, 64 bytes of input, 16 or 32 output channels, 64 channels of a
+depthwise filter; random networks are too small to leave all of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from thinmaps import _core
+from thinmaps.graph import operators as op
+from thinmaps.graph.network import Network, Node
+from thinmaps.plan.build import build
+from thinmaps.run.engine import Engine
+from thinmaps.run.interpret import run_network
+from thinmaps.types import MapSpec
+
+_ALL = ("portable", "avx2", "avx512", "amx")
+ISAS = _ALL[: _ALL.index(_core.isa()) + 1]
+
+
+def filters(
+    random: np.random.Generator, k: int, c: int, kernel: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    """Random filters whose results fill the range of a byte and fall on ties."""
+    return {
+        "weights": random.integers(-128, 128, (k, c, *kernel), dtype=np.int8),
+        "bias": random.integers(-5000, 5000, k, dtype=np.int32),
+        "multiplier": (2.0 ** random.integers(-13, -9, k)).astype(np.float32),
+    }
+
+
+def check(node: op.Operator, x: MapSpec, y: MapSpec, seed: int) -> None:
+    """A network of an input table, `node` and an output table, against its definition."""
+    random = np.random.default_rng(seed)
+    table = random.integers(0, 256, (x.channels, 256), dtype=np.uint8)
+    outer = random.integers(0, 256, (1, 256), dtype=np.uint8)
+    picture = MapSpec(*x.shape)
+    end = MapSpec(*y.shape, y.scale, y.zero_point)
+    nodes = (
+        Node("picture", op.Picture(table, tuple(range(x.channels))), ("picture",), "x"),
+        Node("node", node, ("x",), "y"),
+        Node("table", op.Lookup(outer), ("y",), "end"),
+    )
+    maps = {"picture": picture, "x": x, "y": y, "end": end}
+    network = Network(nodes, maps, ("picture",), ("end",))
+    pixels = random.integers(0, 256, x.shape, dtype=np.uint8)
+    expected = run_network(network, {"picture": pixels})["end"]
+    for schedule in ("stream", "layer"):
+        plan = build(network, schedule=schedule)
+        for isa in ISAS:
+            made = Engine(plan, isa=isa).maps(pixels)["end"]
+            np.testing.assert_array_equal(made, expected, err_msg=f"{isa}, {schedule}", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("width", "inputs", "outputs", "kernel", "stride", "groups"),
+    [
+        (70, 3, 33, 3, 2, 1),
+        (67, 16, 16, 3, 1, 1),
+        (65, 64, 32, 1, 1, 1),
+        (40, 65, 48, 3, 1, 1),
+        (33, 130, 17, 1, 1, 1),
+        (32, 24, 31, 2, 1, 1),
+        (100, 5, 40, 3, 3, 1),
+        (35, 40, 80, 3, 1, 2),
+        (1, 300, 70, 1, 1, 1),
+        (2, 1, 1, 2, 1, 1),
+    ],
+)
+def test_convolutions_of_any_width_equal_the_definition(
+    width: int, inputs: int, outputs: int, kernel: int, stride: int, groups: int
+) -> None:
+    random = np.random.default_rng(width)
+    height, pad = 5, kernel // 2
+    window = op.Window((kernel, kernel), (stride, stride), (1, 1), (pad, pad, pad, pad))
+    rows, columns = ((extent + 2 * pad - kernel) // stride + 1 for extent in (height, width))
+    node = op.Conv(window, groups, **filters(random, outputs, inputs // groups, window.kernel))
+    y = MapSpec(rows, columns, outputs, 0.5, 12)
+    check(node, MapSpec(height, width, inputs, 0.25, 130), y, seed=width)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 16, 32, 48, 64, 70, 128, 144])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2)])
+def test_depthwise_convolutions_of_any_size_equal_the_definition(
+    channels: int, kernel: int, stride: int, dilation: int
+) -> None:
+    random = np.random.default_rng(channels)
+    height, width = 9, 23
+    pad = kernel // 2 * dilation
+    window = op.Window((kernel, kernel), (stride, stride), (dilation, dilation), (pad,) * 4)
+    reach = (kernel - 1) * dilation + 1
+    rows, columns = ((extent + 2 * pad - reach) // stride + 1 for extent in (height, width))
+    low, high = (0, 255) if channels % 3 else (40, 220)
+    values = filters(random, channels, 1, window.kernel)
+    values["multiplier"] *= np.float32(4)
+    y = MapSpec(rows, columns, channels, 0.5, 100 if channels % 2 else 0)
+    node = op.Conv(window, channels, **values, low=low, high=high)
+    check(node, MapSpec(height, width, channels, 0.25, 7), y, seed=channels)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize(("width", "channels"), [(1, 63), (9, 64), (40, 16), (21, 130)])
+def test_largest_of_a_window_equals_the_definition(
+    width: int, channels: int, kernel: int, stride: int
+) -> None:
+    window = op.Window((kernel, kernel), (stride, stride), (1, 1), (1, 1, 1, 1))
+    rows, columns = ((extent + 2 - kernel) // stride + 1 for extent in (7, width))
+    x = MapSpec(7, width, channels, 0.25, 9)
+    check(
+        op.MaxPool(window), x, MapSpec(rows, columns, channels, x.scale, x.zero_point), seed=width
+    )
