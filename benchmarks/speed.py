@@ -194,7 +194,10 @@ def markdown_row(result: Result) -> str:
     sides = (OURS, ORT_INT8, ORT_FLOAT, OPENVINO, OPENVINO_NNCF)
     figures = [figure(found.get(side), result.threads) for side in sides]
     figures[3:] = [min(filter(None, figures[3:]), default=None)]  # the faster of OpenVINO's two
-    cells = [f"{side[0]:.1f} ms, {side[1] / 1e6:.1f} MB" if side else "-" for side in figures]
+    cells = [
+        f"{three_digits(side[0])} ms, {three_digits(side[1] / 1e6)} MB" if side else "-"
+        for side in figures
+    ]
     ratios = ["-", "-"]
     if figures[0] and figures[1]:
         (our_ms, our_bytes), (peer_ms, peer_bytes) = figures[:2]
@@ -209,6 +212,11 @@ def figure(measured: Measured | None, threads: int) -> tuple[float, int] | None:
         return None
     spread = measured.cpu_ms if threads == 1 else measured.ms
     return spread.median, measured.peak_bytes
+
+
+def three_digits(value: float) -> str:
+    """The digits that count, without an exponent."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def print_lines(result: Result) -> None:
