@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,22 @@ def test_run_writes_the_picture_that_a_network_makes(
         assert found["filtered"].shape == (1, 3, SIDE, SIDE)
 
 
+def test_a_corrupt_picture_among_the_held_out_ones_is_counted(
+    run: Run, place: Place, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(place.pictures, tmp_path / "pictures")
+    (folder / "4.png").write_bytes(b"no picture")
+    compress = ["compress", place.net_onnx, "--calibrate", str(folder), "--json"]
+    code, out, _ = run(*compress, "-o", str(tmp_path / "one.thin"))
+    assert code == 0
+    assert "checked on 1 pictures, 1 skipped" in " ".join(json.loads(out)["notes"])
+    (folder / "9.png").write_bytes(b"no picture")
+    code, out, _ = run(*compress, "-o", str(tmp_path / "none.thin"))
+    assert code == 0
+    assert json.loads(out)["drop"] is None
+    assert "checked on 0 pictures, 2 skipped" in " ".join(json.loads(out)["notes"])
+
+
 def test_several_pictures_are_answered_and_a_corrupt_one_is_skipped_and_counted(
     run: Run, place: Place, tmp_path: Path
 ) -> None:
@@ -315,6 +332,25 @@ BAD = {
         ["compress", "{net_onnx}", "--calibrate", "{pictures}", "-o", "{x_thin}",
          "--codec", "nowhere=raw"],
         "nowhere",
+    ),
+    "codec option where no map is held": (
+        ["compress", "{filter_onnx}", "--calibrate", "{pictures}", "-o", "{x_thin}",
+         "--codec", "narrow:9"],
+        "bits",
+    ),
+    "names of other classes": (
+        ["compress", "{net_onnx}", "--calibrate", "{pictures}", "-o", "{x_thin}",
+         "--names", "{labels_csv}"],
+        "6 classes, but 11 names",
+    ),
+    "tiny std": (
+        ["compress", "{net_onnx}", "--calibrate", "{pictures}", "-o", "{x_thin}",
+         "--std", "1e-40"],
+        "must be finite",
+    ),
+    "labels for pictures": (
+        ["eval", "{filter_thin}", "--images", "{pictures}", "--labels", "{labels_csv}"],
+        "networks of class scores",
     ),
     "impossible arena": (
         ["compress", "{net_onnx}", "--calibrate", "{pictures}", "-o", "{x_thin}",

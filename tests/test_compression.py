@@ -13,7 +13,7 @@ from onnx_models import model, node, weights
 
 import thinmaps as tm
 from thinmaps.compression import parse_codec
-from thinmaps.errors import BadArgument, BadData, PlanImpossible, UnknownCodec
+from thinmaps.errors import BadArgument, BadData, BadShape, PlanImpossible, UnknownCodec
 from thinmaps.graph.onnx_reader import read
 from thinmaps.plan.held import held_maps
 
@@ -121,8 +121,36 @@ def test_codec_requests_that_make_no_sense_are_refused():
         tm.compress(classifier(), pictures(), codec={"bb": "raw"})
     with pytest.raises(BadArgument, match=r"'narrow:x'.*whole number"):
         parse_codec("narrow:x")
-    with pytest.raises(BadArgument, match=r"map 'b'.*bits"):
+    with pytest.raises(BadArgument, match=r"bits.*1..7, got 9"):
         tm.compress(classifier(), pictures(), codec={"b": "narrow:9"})
+
+
+def test_a_codec_that_has_nothing_to_do_says_so():
+    compressed = tm.compress(classifier(), pictures(), schedule="stream", codec="narrow:4")
+    assert not compressed.plan.codecs
+    assert any("narrow:4 has nothing to do" in note for note in compressed.notes)
+
+
+def test_a_network_exported_for_a_larger_batch_is_compressed_for_one_picture():
+    two = classifier()
+    two.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    del two.graph.output[0].type.tensor_type.shape.dim[:]
+    assert tm.compress(two, pictures()).drop == 0
+
+
+def test_arrays_in_real_units_are_no_pictures():
+    arrays = [picture.astype(np.float32) for picture in pictures()]
+    with pytest.raises(BadData, match=r"takes pictures, uint8 .h, w, 3., got float32"):
+        tm.compress(classifier(), arrays)
+
+
+def test_pictures_may_be_views_but_not_empty():
+    engine = tm.Engine(tm.compress(classifier(), pictures()))
+    mirrored = pictures(1)[0][:, ::-1]
+    np.testing.assert_array_equal(engine(mirrored), engine(mirrored.copy()))
+    for shape in ((0, 12, 12, 3), (0, 12, 3)):
+        with pytest.raises(BadShape):
+            engine(np.zeros(shape, np.uint8))
 
 
 def test_an_output_that_nodes_also_read_cannot_carry_a_codec():

@@ -35,11 +35,12 @@ from thinmaps.graph.onnx_reader import normalise, read_model
 from thinmaps.graph.quantise import maps_to_quantise, quantise
 from thinmaps.measure.evaluate import drop_of, labelled_pictures
 from thinmaps.measure.float_model import sha256_of
+from thinmaps.measure.prediction import check_names
 from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
 from thinmaps.run.engine import Engine
-from thinmaps.types import Preprocessing
+from thinmaps.types import MapSpec, Preprocessing
 
 Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
 Progress = Callable[[str, int, int], None]
@@ -103,6 +104,7 @@ def compress(
         PlanImpossible: nothing fits in `arena_bytes`.
     """
     settings = Settings(size, schedule, stripe_rows, arena_bytes, codec)
+    _check_codecs(codec)
     source = _Source.open(model, settings.size)
     chosen = _preprocessing(source.network, preprocessing)
     pictures, classes = _calibration_pictures(calibrate, labels)
@@ -114,12 +116,21 @@ def compress(
         preprocessing=chosen,
         labels=tuple(names),
         provenance=_provenance(model, settings, len(pictures) if pictures else 0),
-        notes=(*source.network.notes, *networks.notes),
+        notes=(*source.network.notes, *networks.notes, *_without_use(settings, plan)),
     )
+    check_names(compressed)
     if pictures is None or chosen is None:
         return compressed
     checked = compressed if settings.size is None else _at_own_size(compressed, source, networks)
-    return replace(compressed, drop=drop_of(checked, source.model, pictures, classes, progress))
+    drop, missed = drop_of(checked, source.model, pictures, classes, progress)
+    return replace(compressed, drop=drop, notes=(*compressed.notes, *missed))
+
+
+def _without_use(settings: Settings, plan: Plan) -> tuple[str, ...]:
+    """A sentence where a codec was asked for and nothing is there to be held in it."""
+    if not settings.codec or plan.codecs:
+        return ()
+    return (f"this plan holds no map whole, so codec {settings.codec} has nothing to do",)
 
 
 def _at_own_size(compressed: Model, source: _Source, networks: _Networks) -> Model:
@@ -261,8 +272,6 @@ def _planned(
             arena_bytes=settings.arena_bytes if chosen or not settings.codec else None,
         )
 
-    if isinstance(settings.codec, str):
-        parse_codec(settings.codec)
     bare = None if isinstance(settings.codec, Mapping) else planned({})
     if not settings.codec:
         assert bare is not None
@@ -281,8 +290,6 @@ def _requested(
     network: Network, codec: str | Mapping[str, str], bare: Plan | None
 ) -> dict[str, str]:
     """Map name -> codec request, for the maps that can be held encoded."""
-    for request in [codec] if isinstance(codec, str) else codec.values():
-        parse_codec(request)  # refused even where no map is held
     if isinstance(codec, str):
         assert bare is not None
         return dict.fromkeys(held_maps(bare), codec)
@@ -294,6 +301,13 @@ def _requested(
                 f"no map {name!r} between nodes can be held encoded; near it: {', '.join(close)}"
             )
     return dict(codec)
+
+
+def _check_codecs(codec: str | Mapping[str, str] | None) -> None:
+    """Refuse unknown codecs and options before any work, and even where no map is held."""
+    for request in [codec] if isinstance(codec, str) else (codec or {}).values():
+        found, options = parse_codec(request)
+        found.fit(MapSpec(1, 1, 1), np.zeros((1, 1, 1, 1), np.uint8), **options)
 
 
 def parse_codec(request: str) -> tuple[type[Codec], dict[str, int]]:

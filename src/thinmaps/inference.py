@@ -61,7 +61,7 @@ class Engine:
 
     def __call__(self, picture: Array | str | Path) -> Array | dict[str, Array]:
         """Outputs for a picture, or stacked for a batch of them."""
-        if isinstance(picture, np.ndarray) and picture.ndim == 4:
+        if isinstance(picture, np.ndarray) and picture.ndim == 4 and len(picture):
             stacked: Array | dict[str, Array] = _stacked([self(one) for one in picture])
             return stacked
         outputs = self.outputs(self.fit(picture))
@@ -89,7 +89,7 @@ class Engine:
             picture = load_picture(picture)
         if self.model.preprocessing is None or picture.dtype != np.uint8:
             return picture
-        if picture.ndim not in (2, 3):
+        if picture.ndim not in (2, 3) or picture.size == 0:
             raise BadShape(f"a picture is (h, w, 3) or (h, w), got {picture.shape}")
         if picture.ndim == 2 or picture.shape[2] == 1:
             picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)

@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 from thinmaps.errors import BadArgument
 
+# Real units of inputs stay below: what networks compute with them must fit in float32.
+MOST_REAL = 1e12
+
 
 class RowRange(NamedTuple):
     """Rows `first` (included) to `stop` (excluded) of a map; may reach outside of it (padding)."""
@@ -96,3 +99,16 @@ class Preprocessing:
             )
         if not all(s > 0 for s in self.std):
             raise BadArgument(f"every std must be positive, got {self.std}")
+        if not all(
+            max(abs(m), abs(1 - m)) < MOST_REAL * s
+            for m, s in zip(self.mean, self.std, strict=True)
+        ):
+            raise BadArgument(
+                f"(value / 255 - mean) / std must be finite and below {MOST_REAL:g}, got mean "
+                f"{self.mean} and std {self.std}"
+            )
+        if self.order not in ("rgb", "bgr") or self.fit not in ("crop", "stretch", "none"):
+            raise BadArgument(
+                "preprocessing has order rgb or bgr and fit crop, stretch or none, got "
+                f"{self.order!r} and {self.fit!r}"
+            )

@@ -104,13 +104,14 @@ def test_the_drop_is_measured_on_the_held_out_fifth(
     segmenter: Model, exported: Path, pictures: Path
 ) -> None:
     counted: list[int] = []
-    drop = drop_of(
+    drop, missed = drop_of(
         segmenter,
         onnx.load(exported),
         open_pictures(pictures),
         progress=lambda what, done, of: counted.append(of),
     )
     assert drop == 0.0
+    assert missed == ()
     assert counted == [1]  # of six pictures the fifth
 
 
@@ -130,16 +131,22 @@ def test_the_recorded_float_network_is_used_only_if_it_has_not_changed(
     assert find_reference(model, exported) == (exported, None)
 
 
-def test_labels_may_come_with_the_arrays_of_an_npz(segmenter: Model, tmp_path: Path) -> None:
+def test_labels_may_come_with_the_arrays_of_an_npz(
+    model: Model, segmenter: Model, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(model, provenance=Provenance())
     file = tmp_path / "set.npz"
     images = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
     np.savez(file, image=images, label=np.array([0, 1, 2, 3]))
-    found = evaluate(segmenter, file).to_json()
+    found = evaluate(model, file).to_json()
     assert found["pictures"] == 4
     assert found["top1"] is not None
     assert "records no float network" in found["note"]
     np.savez(file, image=images, label=np.array([0.5, 1]))
     with pytest.raises(BadData, match="4 pictures, labels float64"):
+        evaluate(model, file)
+    np.savez(file, image=images, label=np.array([0, 1, 2, 3]))
+    with pytest.raises(BadData, match="networks of class scores"):
         evaluate(segmenter, file)
 
 

@@ -131,6 +131,11 @@ def network_values(
     """
     if picture.dtype == np.uint8 and preprocessing is not None and shape[2] in (1, 3):
         return fit_picture(_as_rgb(name, picture, shape[2]), preprocessing, shape[:2])
+    if preprocessing is not None and shape[2] in (1, 3):
+        raise BadData(
+            f"picture {name!r}: the network takes pictures, uint8 (h, w, 3), got {picture.dtype} "
+            f"{picture.shape}"
+        )
     values = np.asarray(picture, np.float32)
     if values.ndim == 4 and values.shape[0] == 1:
         values = values[0]
@@ -186,7 +191,10 @@ def _of_array_file(path: Path) -> PictureSet:
             f"{str(path)!r} needs one array of pictures, (n, h, w) or (n, h, w, c); it holds "
             f"{shapes}"
         )
-    return _of_arrays((named or pictures)[0])
+    chosen = (named or pictures)[0]
+    if not len(chosen):
+        raise BadData(f"{str(path)!r} holds no picture: its array is {chosen.shape}")
+    return _of_arrays(chosen)
 
 
 def _arrays_in(path: Path) -> dict[str, Array]:

@@ -96,11 +96,11 @@ def _assemble(draft: Draft, notes: tuple[str, ...]) -> FloatNetwork:
     behind = convert(draft)
     kept = {draft.views[name].map for name in behind.reads if name in draft.views}
     nodes = fuse(draft.nodes, draft.shapes, kept | draft.quantisation.keys())
+    if not any(isinstance(node.operator, FloatConv) for node in nodes):
+        raise BadModel("the network has no convolution or fully connected layer in front")
     nodes = without_trailing(nodes, draft)
     tail, outputs = last_maps(nodes, draft)
     nodes = _alive(nodes, outputs)
-    if not any(isinstance(node.operator, FloatConv) for node in nodes):
-        raise BadModel("the network has no convolution or fully connected layer in front")
     used = {name for node in nodes for name in (*node.inputs, node.output)}
     inputs = tuple(name for name in draft.graph.inputs if name in used)
     heads = _heads(nodes, outputs, draft)

@@ -79,7 +79,12 @@ def even_quantisation(values: Range) -> MapQuantisation:
         (_covering(low, high, zero_point) for zero_point in _even_neighbours(255 * share)),
         key=lambda found: found.scale,
     )
-    scale = min(max(best.scale, SMALLEST_SCALE), LARGEST_SCALE)
+    if best.scale > LARGEST_SCALE:
+        raise BadModel(
+            f"a map holds values of {low:g} to {high:g}, which no network needs; its weights or "
+            "its preprocessing are in other units"
+        )
+    scale = max(best.scale, SMALLEST_SCALE)
     return MapQuantisation(float(np.float32(scale)), best.zero_point)
 
 

@@ -129,6 +129,8 @@ def judge_class(
         raise BadData(
             f"the float network has {float_scores.size} classes, this one {np.size(scores)}"
         )
+    if label is not None and np.size(scores) != max(np.shape(scores)):
+        raise BadData(f"labels are for networks of class scores, this one gives {np.shape(scores)}")
     return ClassVerdict(
         None if label is None else rank(scores, label),
         None if label is None or float_scores is None else rank(float_scores, label),

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
-from thinmaps.errors import BadArgument, BadData, MissingExtra
+from thinmaps.errors import BadArgument, BadData, BadPicture, MissingExtra
 from thinmaps.file import Model
 from thinmaps.measure.accuracy import (
     Answer,
@@ -157,11 +157,12 @@ def drop_of(
     pictures: PictureSet,
     classes: tuple[int, ...] | None = None,
     progress: Progress | None = None,
-) -> float:
+) -> tuple[float | None, tuple[str, ...]]:
     """What compressing cost, on the held-out fifth of the calibration pictures.
 
     With `classes` (one for every name of the set) points of top-1; else 100 less the agreement
-    with the float network `reference`, see `accuracy.agreement`.
+    with the float network `reference`, see `accuracy.agreement`. None where not one of these
+    pictures can be opened; the sentences say which could not.
     """
     from thinmaps.measure.float_model import FloatModel  # needs ONNX Runtime, this does not
 
@@ -179,8 +180,19 @@ def drop_of(
         verdict = judge_class(thin, whole, classes[index])
         return float(verdict.float_place == 0) - float(verdict.place == 0)
 
-    drops, _ = judge_all(_counted(held_out.indices, progress, "checking"), judge)
-    return 100 * float(np.mean(drops))
+    drops: list[float] = []
+    skipped: list[str] = []
+    for index in _counted(held_out.indices, progress, "checking"):
+        try:
+            drops.append(judge(index))
+        except BadPicture as refusal:
+            skipped.append(str(refusal))
+    missed = (
+        [f"checked on {len(drops)} pictures, {len(skipped)} skipped: {skipped[0]}"]
+        if skipped
+        else []
+    )
+    return 100 * float(np.mean(drops)) if drops else None, tuple(missed)
 
 
 def _picture_input(model: Model) -> tuple[tuple[int, int, int], Preprocessing]:

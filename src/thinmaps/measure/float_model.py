@@ -84,8 +84,11 @@ def _at_size(source: str | Path | onnx.ModelProto, size: tuple[int, int]) -> byt
     model = source if isinstance(source, onnx.ModelProto) else read_model(source)
     initialised = {tensor.name for tensor in model.graph.initializer}
     entry = next(i for i in model.graph.input if i.name not in initialised)
-    sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim[2:]]
-    fits = all(side in (0, want) for side, want in zip(sides, size, strict=False))
+    sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+    # Batch 1; the channels are not ours to change.
+    fits = all(
+        side in (0, want) for side, want in zip(sides[:1] + sides[2:], (1, *size), strict=False)
+    )
     if not fits or model.ir_version > IR_VERSION:
         return bytes(clean(model, size)[0].SerializeToString())
     return bytes(model.SerializeToString()) if source is model else str(source)

@@ -149,13 +149,35 @@ class Predictor:
 
 def top_classes(scores: Array, names: Sequence[str] = ()) -> tuple[Guess, ...]:
     """The best classes of `(1, classes)` scores, best first; none if they are something else."""
-    if scores.size != max(scores.shape) or scores.size < 2:
+    if not _are_classes(scores):
         return ()
     flat = scores.reshape(-1)
     return tuple(
         Guess(int(i), names[i] if i < len(names) else None, float(flat[i]))
         for i in best(flat, SHOWN_CLASSES)
     )
+
+
+def check_names(model: Model) -> None:
+    """Refuse names that are more or fewer than the classes of a network that classifies.
+
+    Raises:
+        BadArgument: with both numbers.
+    """
+    specs = model.plan.source.maps
+    zeros = {
+        name: np.zeros(specs[name].shape, specs[name].dtype) for name in model.plan.source.outputs
+    }
+    first = next(iter(final_outputs(model, zeros).values()))
+    if model.labels and _are_classes(first) and first.size != len(model.labels):
+        raise BadArgument(
+            f"the network has {first.size} classes, but {len(model.labels)} names are given "
+            "(--names)"
+        )
+
+
+def _are_classes(scores: Array) -> bool:
+    return scores.size == max(scores.shape, default=0) and scores.size > 1
 
 
 def picture_of(output: Array, preprocessing: Preprocessing | None) -> NDArray[np.uint8]:

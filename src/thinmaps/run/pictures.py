@@ -143,7 +143,7 @@ def fit_picture(
 def _fit(picture: UInt8Array, fit: str, size: tuple[int, int]) -> UInt8Array:
     """The picture at `size`, by the rule named `fit`."""
     if picture.shape[:2] == size:
-        return picture
+        return np.ascontiguousarray(picture)
     if fit == "none":
         raise BadPicture(
             f"the network takes pictures of exactly {size[0]}x{size[1]} (height x width), got "
