@@ -12,8 +12,9 @@ coarse enough for every product and partial sum to have at most 24 bits:
 Scales only grow, as a rule by less than a thousandth: first the sum's, until one operand's ratio
 lies on the grid, then the other operand's (by up to `MOST_GROWTH`, and by more than a thousandth
 only where its steps are far finer than the sum's). Maps that share a scale change together. A
-scale that an earlier sum has settled stays; where both operands' or the sum's and one operand's
-are settled, that sum stays as it is. Cost: a few divisions per Add.
+scale that an earlier sum has settled stays, and so does a sum's that shares its first operand's:
+then the other operand alone moves. A sum stays as it is where both operands are settled, or where
+the first operand's ratio to a settled sum is off the grid. Cost: a few divisions per Add.
 """
 
 from __future__ import annotations
@@ -41,20 +42,26 @@ def settle(
     settled: set[str] = set()
     for names in sums:
         first, second, total = (group[name] for name in names)
-        if second in settled:
+        if second in settled or second == total:
             first, second = second, first
-        if second not in (first, total) and not {second, total} & settled and first != total:
-            found = _exact(scales[first], scales[second], scales[total])
+        if second not in settled | {first, total}:
+            is_fixed = total in settled or total == first
+            found = _exact(scales[first], scales[second], scales[total], is_fixed)
             if found is not None:
                 scales[second], scales[total] = found
         settled |= {first, second, total}
 
 
-def _exact(first: float, second: float, total: float) -> tuple[float, float] | None:
-    """The second operand's and the sum's scale, no smaller than given, with exact ratios."""
+def _exact(first: float, second: float, total: float, is_fixed: bool) -> tuple[float, float] | None:
+    """The second operand's and the sum's scale, no smaller than given, with exact ratios.
+
+    A fixed sum keeps its scale; then the first operand's ratio must lie on the grid already.
+    """
     largest = max(first, second) / total
     grid = 2.0 ** (max(0, math.ceil(math.log2(largest))) - GRID_BITS)
-    for wider in _sum_scales(first, total, grid):
+    ratio = float(np.float32(first) / np.float32(total))
+    kept = [total] if ratio % grid == 0 else []
+    for wider in kept if is_fixed else _sum_scales(first, total, grid):
         start = math.ceil(second / wider / grid)
         for steps in range(start, start + TRIALS):
             candidate = np.float32(steps * grid) * np.float32(wider)
