@@ -17,6 +17,8 @@ namespace {
 
 constexpr int32_t kMaxKernelRows = 256;
 
+int32_t WholeQuads(int32_t bytes) { return (bytes + kQuad - 1) / kQuad * kQuad; }
+
 struct Shape {
   int32_t groups, group_inputs, group_outputs, kernel_rows, kernel_columns;
 
@@ -36,14 +38,15 @@ struct Phase {
   std::vector<Source> sources;  // of all pieces, byte after byte
   ptrdiff_t block_bytes = 0;    // of one block's filters
 
-  void Add(int32_t row, ptrdiff_t offset, const std::vector<Source>& run, bool whole) {
+  // Appends a run of bytes in pieces; filters of a piece are filled up to at least `least` bytes.
+  void Add(int32_t row, ptrdiff_t offset, const std::vector<Source>& run, int32_t least) {
     for (size_t first = 0; first < run.size(); first += kPieceBytes) {
       const size_t count = std::min(run.size() - first, size_t{kPieceBytes});
       const auto bytes = static_cast<int32_t>(count);
       pieces.push_back({row, bytes, offset + static_cast<ptrdiff_t>(first), block_bytes});
       const auto at = run.begin() + static_cast<ptrdiff_t>(first);
       sources.insert(sources.end(), at, at + bytes);
-      const int32_t filled = whole ? kPieceBytes : (bytes + kQuad - 1) / kQuad * kQuad;
+      const int32_t filled = std::max(least, WholeQuads(bytes));
       block_bytes += filled * kBlockChannels;
     }
   }
@@ -51,8 +54,7 @@ struct Phase {
 
 // Columns of a window join in one run of bytes where pixels lie without gaps.
 Phase Cut(const Shape& shape, const std::vector<Axis::Tap>& rows,
-          const std::vector<Axis::Tap>& columns, int32_t pixel_bytes, bool whole) {
-  const bool joins = pixel_bytes == shape.group_inputs;
+          const std::vector<Axis::Tap>& columns, bool joins, int32_t pixel_bytes, int32_t least) {
   Phase phase;
   for (size_t r = 0; r < rows.size(); ++r) {
     std::vector<Source> run;
@@ -65,7 +67,7 @@ Phase Cut(const Shape& shape, const std::vector<Axis::Tap>& rows,
       const bool neighbour =
           s + 1 < columns.size() && columns[s + 1].offset == columns[s].offset + 1;
       if (joins && neighbour) continue;
-      phase.Add(static_cast<int32_t>(r), offset, run, whole);
+      phase.Add(static_cast<int32_t>(r), offset, run, least);
       run.clear();
     }
   }
@@ -156,6 +158,9 @@ class Convolution final : public Kernel {
         output_(blueprint.node.output),
         in_(blueprint.input(0)),
         out_(blueprint.output()),
+        joins_(in_.pixel_bytes == shape.group_inputs),
+        piece_bytes_(std::min(
+            kPieceBytes, WholeQuads(shape.group_inputs * (joins_ ? shape.kernel_columns : 1)))),
         phases_(CutAll()),
         filters_(Pack(blueprint, shape, phases_)) {
     for (Phase& phase : phases_) phase.sources = {};
@@ -173,7 +178,7 @@ class Convolution final : public Kernel {
     } else {
       blocks = Share(shape_.blocks(), part);
     }
-    loops_.start();
+    loops_.start(piece_bytes_);
     if (filters_->weights.size() > kFiltersInCache) {
       ForBlocks(blocks, [&](Range some) { RunRows(memory, some, area); });
     } else {
@@ -190,7 +195,8 @@ class Convolution final : public Kernel {
     std::vector<Phase> phases;
     for (const auto& rows : down_.taps) {
       for (const auto& columns : across_.taps) {
-        phases.push_back(Cut(shape_, rows, columns, in_.pixel_bytes, loops_.whole_pieces));
+        const int32_t least = loops_.equal_pieces ? piece_bytes_ : 0;
+        phases.push_back(Cut(shape_, rows, columns, joins_, in_.pixel_bytes, least));
       }
     }
     return phases;
@@ -238,19 +244,32 @@ class Convolution final : public Kernel {
     const uint8_t* rows[kMaxKernelRows];
     FindRows(input, row, down, group, rows);
     const int32_t step = across_.transposed ? 1 : across_.stride;
-    const size_t block = index * static_cast<size_t>(shape_.blocks()) + Index(blocks.first);
-    loops_.row({rows, ptrdiff_t{in_.width - 1} * input.pixel_bytes + shape_.group_inputs,
-                padding_.data(), ptrdiff_t{across_.Base(columns.first)} * input.pixel_bytes,
-                ptrdiff_t{step} * input.pixel_bytes, columns.count, phase.pieces.data(),
-                static_cast<int32_t>(phase.pieces.size()), blocks.stop - blocks.first,
-                filters_->weights.data() + filters_->phase_offset[index] +
-                    Index(blocks.first) * static_cast<size_t>(phase.block_bytes),
-                phase.block_bytes, filters_->bias.data() + block * kBlockChannels,
-                filters_->multiplier.data() + Index(blocks.first) * kBlockChannels,
-                std::min(many, shape_.group_outputs - in_group), rounding_, out_.is_float,
-                output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes +
-                    (out_.is_float ? 4 : 1) * ptrdiff_t{channel},
-                ptrdiff_t{across_.phases} * output.pixel_bytes});
+    const size_t first_block = Index(blocks.first);
+    const size_t phase_block = index * static_cast<size_t>(shape_.blocks()) + first_block;
+    const ptrdiff_t item_bytes = out_.is_float ? sizeof(float) : 1;
+    loops_.row({
+        .rows = rows,
+        .row_bytes = ptrdiff_t{in_.width - 1} * input.pixel_bytes + shape_.group_inputs,
+        .padding = padding_.data(),
+        .first = ptrdiff_t{across_.Base(columns.first)} * input.pixel_bytes,
+        .step = ptrdiff_t{step} * input.pixel_bytes,
+        .pixels = columns.count,
+        .pieces = phase.pieces.data(),
+        .piece_count = static_cast<int32_t>(phase.pieces.size()),
+        .piece_bytes = piece_bytes_,
+        .blocks = blocks.stop - blocks.first,
+        .filters = filters_->weights.data() + filters_->phase_offset[index] +
+                   first_block * static_cast<size_t>(phase.block_bytes),
+        .block_filters = phase.block_bytes,
+        .bias = filters_->bias.data() + phase_block * kBlockChannels,
+        .multiplier = filters_->multiplier.data() + first_block * kBlockChannels,
+        .channels = std::min(many, shape_.group_outputs - in_group),
+        .rounding = rounding_,
+        .is_float = out_.is_float,
+        .out =
+            output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes + item_bytes * channel,
+        .out_step = ptrdiff_t{across_.phases} * output.pixel_bytes,
+    });
   }
 
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }
@@ -274,6 +293,8 @@ class Convolution final : public Kernel {
   int32_t output_;
   MapDescription in_;
   MapDescription out_;
+  bool joins_;           // pixels lie without gaps
+  int32_t piece_bytes_;  // of the longest piece, in whole quads
   std::vector<Phase> phases_;
   std::shared_ptr<const Filters> filters_;
   std::array<uint8_t, kPieceBytes> padding_;

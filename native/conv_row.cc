@@ -56,45 +56,81 @@ inline Source Find(const ConvRow& conv, const Piece& piece, ptrdiff_t first, int
   if (row == nullptr) return {conv.padding, 0};
   const ptrdiff_t start = first + piece.offset;
   const ptrdiff_t last = start + (kPixels - 1) * conv.step;
-  if (start >= 0 && last + BytesRead(piece) <= conv.row_bytes) return {row + start, conv.step};
+  if (start >= 0 && last + BytesRead(conv, piece) <= conv.row_bytes)
+    return {row + start, conv.step};
   Stage(conv, row, start, count, buffer);
   return {buffer, kPieceBytes};
 }
 
 #if defined(__AVX512BW__)
 
-// byte = rne(clamp(fl(sum + bias) * multiplier)) + after
+// A float32 head: out = fl(sum + bias) * multiplier.
+void FinishFloats(const ConvRow& conv, const int32_t* sums, int32_t blocks, int32_t count,
+                  uint8_t* out) {
+  for (int32_t p = 0; p < count; ++p, out += conv.out_step) {
+    for (int32_t k = 0; k < blocks * kBlockChannels; k += kBlockChannels, sums += kBlockChannels) {
+      const int32_t left = conv.channels - k;
+      const auto real = static_cast<__mmask16>(left < kBlockChannels ? (1 << left) - 1 : 0xFFFF);
+      const __m512i sum =
+          _mm512_add_epi32(_mm512_load_si512(sums), _mm512_loadu_si512(conv.bias + k));
+      const __m512 factor = _mm512_loadu_ps(conv.multiplier + k);
+      const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
+      _mm512_mask_storeu_ps(reinterpret_cast<float*>(out) + k, real, value);
+    }
+  }
+}
+
+// The bytes of 2 pixels of 2 blocks, or of 4 pixels of 1; `count` of the pixels exist.
+template <int kBlocks>
+inline void StorePixels(__m512i bytes, __mmask32 real, int32_t count, uint8_t* out,
+                        ptrdiff_t step) {
+  const __m256i front = _mm512_castsi512_si256(bytes);
+  const __m256i back = _mm512_extracti64x4_epi64(bytes, 1);
+  if constexpr (kBlocks == 2) {
+    _mm256_mask_storeu_epi8(out, real, front);
+    if (count > 1) _mm256_mask_storeu_epi8(out + step, real, back);
+  } else {
+    const auto half = static_cast<__mmask16>(real);
+    _mm_mask_storeu_epi8(out, half, _mm256_castsi256_si128(front));
+    if (count > 1) _mm_mask_storeu_epi8(out + step, half, _mm256_extracti128_si256(front, 1));
+    if (count > 2) _mm_mask_storeu_epi8(out + 2 * step, half, _mm256_castsi256_si128(back));
+    if (count > 3) _mm_mask_storeu_epi8(out + 3 * step, half, _mm256_extracti128_si256(back, 1));
+  }
+}
+
+// byte = rne(clamp(fl(sum + bias) * multiplier)) + after; four vectors of sums, kPixels pixels of
+// kBlocks blocks, become bytes at a time. low and high leave a byte when `after` is added.
 template <int kBlocks>
 void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
+  constexpr int kVectors = 4;
+  constexpr int kPixels = kVectors / kBlocks;
+  if (conv.is_float) return FinishFloats(conv, sums, kBlocks, count, out);
   __m512i bias[kBlocks];
   __m512 multiplier[kBlocks];
-  __mmask16 real[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
     bias[b] = _mm512_loadu_si512(conv.bias + b * kBlockChannels);
     multiplier[b] = _mm512_loadu_ps(conv.multiplier + b * kBlockChannels);
-    const int32_t left = conv.channels - b * kBlockChannels;
-    real[b] = static_cast<__mmask16>(left >= kBlockChannels ? 0xFFFF : (1 << left) - 1);
   }
   const __m512 low = _mm512_set1_ps(conv.rounding.low);
   const __m512 high = _mm512_set1_ps(conv.rounding.high);
-  const __m512i after = _mm512_set1_epi32(conv.rounding.after);
-  for (int32_t p = 0; p < count; ++p, out += conv.out_step) {
-    for (int b = 0; b < kBlocks; ++b, sums += kBlockChannels) {
-      const __m512i sum = _mm512_add_epi32(_mm512_load_si512(sums), bias[b]);
-      __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier[b]);
-      if (conv.is_float) {
-        _mm512_mask_storeu_ps(out + b * kBlockChannels * sizeof(float), real[b], value);
-        continue;
-      }
-      value = _mm512_min_ps(_mm512_max_ps(value, low), high);
-      const __m512i rounded = _mm512_cvt_roundps_epi32(value, 8);  // to nearest, no exceptions
-      const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, after));
-      if (real[b] == 0xFFFF) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + b * kBlockChannels), bytes);
-      } else {
-        _mm_mask_storeu_epi8(out + b * kBlockChannels, real[b], bytes);
-      }
+  const __m512i after = _mm512_set1_epi16(static_cast<int16_t>(conv.rounding.after));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const auto real = static_cast<__mmask32>(~uint32_t{0} >> (32 - conv.channels));
+  const ptrdiff_t out_step = conv.out_step;
+  for (int32_t p = 0; p < count; p += kPixels) {
+    __m512i rounded[kVectors];
+    for (int v = 0; v < kVectors; ++v, sums += kBlockChannels) {
+      const __m512i sum = _mm512_add_epi32(_mm512_load_si512(sums), bias[v % kBlocks]);
+      const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier[v % kBlocks]);
+      const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, low), high);
+      rounded[v] = _mm512_cvt_roundps_epi32(clamped, 8);  // to nearest, no exceptions
     }
+    const __m512i front = _mm512_add_epi16(_mm512_packs_epi32(rounded[0], rounded[1]), after);
+    const __m512i back = _mm512_add_epi16(_mm512_packs_epi32(rounded[2], rounded[3]), after);
+    const __m512i packed = _mm512_packus_epi16(front, back);
+    // Packing took 4 bytes of each vector in turn.
+    StorePixels<kBlocks>(_mm512_permutexvar_epi32(order, packed), real, count - p, out, out_step);
+    out += kPixels * out_step;
   }
 }
 

@@ -34,6 +34,7 @@ struct ConvRow {
 
   const Piece* pieces;
   int32_t piece_count;
+  int32_t piece_bytes;      // of the longest piece, in whole quads
   int32_t blocks;           // 1 to ConvLoops::blocks
   const int8_t* filters;    // of the first block: [piece][quad][kBlockChannels][kQuad]
   ptrdiff_t block_filters;  // from a block's filters to the next one's
@@ -49,13 +50,13 @@ struct ConvRow {
 
 // out[p][k] = Rounding of fl(bias[k] + sum over pieces and bytes i of
 //   rows[row][first + p * step + offset + i] * filters[k][piece][i]) * multiplier[k];
-// bytes outside of a row are zero points.
+// bytes outside of a row are zero points. Filters start at a multiple of 64 bytes.
 struct ConvLoops {
-  void (*start)();  // around the rows of a step: the processor's state
+  void (*start)(int32_t piece_bytes);  // around the rows of a step: the processor's state
   void (*row)(const ConvRow& row);
   void (*stop)();
   int32_t blocks;     // that a row can do at once
-  bool whole_pieces;  // every piece is packed in kPieceBytes, filled up with zeros
+  bool equal_pieces;  // every piece is filled up with zeros to the longest
 };
 
 // The variant for `isa`, which must run on this processor.

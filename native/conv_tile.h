@@ -32,7 +32,7 @@ constexpr int32_t kMostBlocks = 2;
 constexpr bool kWholePieces = true;
 constexpr ptrdiff_t kTileRows = 16;
 
-// What ldtilecfg reads: eight tiles of 16 rows by 64 bytes.
+// What ldtilecfg reads.
 struct TileConfiguration {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -42,8 +42,13 @@ struct TileConfiguration {
 };
 static_assert(sizeof(TileConfiguration) == 64);
 
-void StartTiles() {
-  const TileConfiguration configuration;
+// Pixels narrower than a tile's 64 bytes make their loads touch fewer cache lines.
+void StartTiles(int32_t piece_bytes) {
+  TileConfiguration configuration;
+  for (int tile = 4; tile < 6; ++tile) {
+    configuration.bytes_per_row[tile] = static_cast<uint16_t>(piece_bytes);
+    configuration.rows[tile + 2] = static_cast<uint8_t>(piece_bytes / kQuad);
+  }
   asm volatile("ldtilecfg %0" ::"m"(configuration));
 }
 void StopTiles() { asm volatile("tilerelease" ::); }
@@ -65,7 +70,7 @@ inline void MultiplyTiles() {
   asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kX), "i"(kFilters));
 }
 
-inline int32_t BytesRead(const Piece&) { return kPieceBytes; }
+inline int32_t BytesRead(const ConvRow& conv, const Piece&) { return conv.piece_bytes; }
 
 // Tiles 0 to 3 are sums [pixels / 16][block], 4 and 5 pixels, 6 and 7 filters.
 template <int kPixels, int kBlocks>
@@ -106,10 +111,12 @@ struct Tile {
 
 constexpr bool kWholePieces = false;
 
-void StartTiles() {}
+void StartTiles(int32_t) {}
 void StopTiles() {}
 
-inline int32_t BytesRead(const Piece& piece) { return (piece.bytes + kQuad - 1) / kQuad * kQuad; }
+inline int32_t BytesRead(const ConvRow&, const Piece& piece) {
+  return (piece.bytes + kQuad - 1) / kQuad * kQuad;
+}
 
 #if defined(__AVX512VNNI__)
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -11,10 +12,24 @@
 
 namespace thinmaps {
 
+// Memory that starts at a cache line, so that a vector of filters lies in one.
+template <typename T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+
+  LineAllocator() = default;
+  template <typename U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kLine)); }
+  void deallocate(T* block, size_t) { ::operator delete(block, kLine); }
+  friend bool operator==(const LineAllocator&, const LineAllocator&) { return true; }
+};
+
 // The layout of `weights` is its kernel's. `bias` has the input's zero point folded in.
 struct Filters final : Packed {
   std::vector<size_t> phase_offset;
-  std::vector<int8_t> weights;
+  std::vector<int8_t, LineAllocator<int8_t>> weights;
   std::vector<int32_t> bias;
   std::vector<float> multiplier;
   uint64_t fingerprint = 0;  // of what they were packed from

@@ -101,7 +101,7 @@ def test_depthwise_convolutions_of_any_size_equal_the_definition(
     values = filters(random, channels, 1, window.kernel)
     values["multiplier"] *= np.float32(4)
     y = MapSpec(rows, columns, channels, 0.5, 100 if channels % 2 else 0)
-    node = op.Conv(window, channels, **values, low=low, high=high)
+    node = op.Conv(window, channels, *values.values(), low=low, high=high)
     check(node, MapSpec(height, width, channels, 0.25, 7), y, seed=channels)
 
 
