@@ -19,25 +19,58 @@
 namespace thinmaps {
 namespace {
 
-void Largest(const uint8_t* pixel, int32_t channels, uint8_t* out) {
-  THINMAPS_INDEPENDENT
-  for (int32_t c = 0; c < channels; ++c) out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
-}
-
 #if defined(__AVX512VBMI__)
 
-// 128 entries in two registers are indexed by the low 7 bits; bit 7 chooses between two halves.
-void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out) {
+// The first `left` of 64 bytes.
+inline __mmask64 First(int32_t left) { return ~uint64_t{0} >> (left < 64 ? 64 - left : 0); }
+
+struct Table {
   __m512i entries[4];
-  for (int i = 0; i < 4; ++i) entries[i] = _mm512_loadu_si512(table + 64 * i);
-  for (int32_t i = 0; i < count; i += 64) {
-    const int32_t left = count - i;
-    const __mmask64 mask = ~uint64_t{0} >> (left < 64 ? 64 - left : 0);
-    const __m512i index = _mm512_maskz_loadu_epi8(mask, x + i);
+
+  explicit Table(const uint8_t* table) {
+    for (int i = 0; i < 4; ++i) entries[i] = _mm512_loadu_si512(table + 64 * i);
+  }
+
+  // 128 entries in two registers are indexed by the low 7 bits; bit 7 chooses between two halves.
+  __m512i Of(__m512i index) const {
     const __m512i low = _mm512_permutex2var_epi8(entries[0], index, entries[1]);
     const __m512i high = _mm512_permutex2var_epi8(entries[2], index, entries[3]);
-    _mm512_mask_storeu_epi8(out + i, mask,
-                            _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), high));
+    return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), high);
+  }
+};
+
+void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out) {
+  const Table entries(table);
+  for (int32_t i = 0; i < count; i += 64) {
+    const __mmask64 mask = First(count - i);
+    const __m512i index = _mm512_maskz_loadu_epi8(mask, x + i);
+    _mm512_mask_storeu_epi8(out + i, mask, entries.Of(index));
+  }
+}
+
+// Byte i of a vector belongs to channel (i + v) % 3 of vector v % 3, as 64 % 3 is 1.
+void LookupThree(const uint8_t* tables, const uint8_t* x, int32_t pixels, uint8_t* out) {
+  constexpr uint64_t kEveryThird = 0x9249249249249249u;
+  const Table table[3] = {Table(tables), Table(tables + 256), Table(tables + 512)};
+  const __mmask64 first[3] = {kEveryThird, kEveryThird << 2, kEveryThird << 1};
+  for (int32_t i = 0, v = 0; i < 3 * pixels; i += 64, v = v == 2 ? 0 : v + 1) {
+    const __mmask64 mask = First(3 * pixels - i);
+    const __m512i index = _mm512_maskz_loadu_epi8(mask, x + i);
+    __m512i bytes = table[2].Of(index);
+    bytes = _mm512_mask_mov_epi8(bytes, first[v], table[0].Of(index));
+    bytes = _mm512_mask_mov_epi8(bytes, first[v == 0 ? 2 : v - 1], table[1].Of(index));
+    _mm512_mask_storeu_epi8(out + i, mask, bytes);
+  }
+}
+
+void Largest(const uint8_t* const* pixels, int32_t count, int32_t channels, uint8_t* out) {
+  for (int32_t c = 0; c < channels; c += 64) {
+    const __mmask64 mask = First(channels - c);
+    __m512i largest = _mm512_maskz_loadu_epi8(mask, pixels[0] + c);
+    for (int32_t i = 1; i < count; ++i) {
+      largest = _mm512_max_epu8(largest, _mm512_maskz_loadu_epi8(mask, pixels[i] + c));
+    }
+    _mm512_mask_storeu_epi8(out + c, mask, largest);
   }
 }
 
@@ -45,6 +78,21 @@ void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out)
 
 void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out) {
   for (int32_t i = 0; i < count; ++i) out[i] = table[x[i]];
+}
+
+void LookupThree(const uint8_t* tables, const uint8_t* x, int32_t pixels, uint8_t* out) {
+  for (int32_t p = 0; p < pixels; ++p, x += 3, out += 3) {
+    for (int32_t c = 0; c < 3; ++c) out[c] = tables[256 * c + x[c]];
+  }
+}
+
+void Largest(const uint8_t* const* pixels, int32_t count, int32_t channels, uint8_t* out) {
+  __builtin_memmove(out, pixels[0], static_cast<size_t>(channels));
+  for (int32_t i = 1; i < count; ++i) {
+    const uint8_t* pixel = pixels[i];
+    THINMAPS_INDEPENDENT
+    for (int32_t c = 0; c < channels; ++c) out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
+  }
 }
 
 #endif
@@ -102,7 +150,8 @@ void Blend(const uint8_t* const* corners, const int32_t* weights, int32_t channe
 }  // namespace
 
 extern const Loops THINMAPS_LOOPS;
-const Loops THINMAPS_LOOPS = {Depthwise, kDepthwiseBlock, Lookup,   Largest, Accumulate, Scale,
-                              Add,       Multiply,        Quantise, Blend};
+const Loops THINMAPS_LOOPS = {Depthwise, kDepthwiseBlock, Lookup, LookupThree,
+                              Largest,   Accumulate,      Scale,  Add,
+                              Multiply,  Quantise,        Blend};
 
 }  // namespace thinmaps

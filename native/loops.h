@@ -60,8 +60,11 @@ struct Loops {
   // out[i] = table[x[i]], 256 entries.
   void (*lookup)(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out);
 
-  // out[c] = max(out[c], pixel[c]).
-  void (*largest)(const uint8_t* pixel, int32_t channels, uint8_t* out);
+  // out[3 p + c] = tables[c][x[3 p + c]], 3 tables of 256 entries.
+  void (*lookup_three)(const uint8_t* tables, const uint8_t* x, int32_t pixels, uint8_t* out);
+
+  // out[c] = max over i < count of pixels[i][c]; at least one pixel.
+  void (*largest)(const uint8_t* const* pixels, int32_t count, int32_t channels, uint8_t* out);
 
   // sums[c] += pixel[c] - zero_point.
   void (*accumulate)(const uint8_t* pixel, int32_t channels, int32_t zero_point, int32_t* sums);

@@ -51,18 +51,49 @@ class MaxPool final : public Kernel {
 
   void Run(const Memory& memory, Rows rows, Part part) const override {
     const Area area = ShareArea(rows, out_.width, part);
-    const MapView& output = memory.maps[output_];
     for (int32_t row = area.rows.first; row < area.rows.stop; ++row) {
-      for (int32_t column = area.columns.first; column < area.columns.stop; ++column) {
-        uint8_t* out = output.Row(row) + static_cast<ptrdiff_t>(column) * output.pixel_bytes;
-        std::fill_n(out, out_.channels, uint8_t{0});
-        VisitWindow(window_, in_, memory.maps[input_], row, column,
-                    [&](const uint8_t* pixel) { loops_.largest(pixel, out_.channels, out); });
-      }
+      RunRow(memory, row, area.columns);
     }
   }
 
  private:
+  static constexpr int32_t kMostPixels = 128;  // under a window, at once
+
+  void RunRow(const Memory& memory, int32_t row, Range columns) const {
+    const MapView& input = memory.maps[input_];
+    const MapView& output = memory.maps[output_];
+    const Range down = TapsInside(window_, 0, row, in_.height);
+    const int32_t top = row * window_.stride[0] - window_.pads[0];
+    const int32_t reach = (window_.kernel[1] - 1) * window_.dilation[1];
+    uint8_t* out = output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes;
+    for (int32_t column = columns.first; column < columns.stop; ++column) {
+      const int32_t left = column * window_.stride[1] - window_.pads[1];
+      const bool inside = left >= 0 && left + reach < in_.width;
+      const Range across =
+          inside ? Range{0, window_.kernel[1]} : TapsInside(window_, 1, column, in_.width);
+      const uint8_t* pixels[kMostPixels];
+      int32_t count = 0;
+      for (int32_t r = down.first; r < down.stop; ++r) {
+        const uint8_t* source = input.Row(top + r * window_.dilation[0]);
+        for (int32_t s = across.first; s < across.stop; ++s) {
+          // What is the largest so far counts like a pixel.
+          if (count == kMostPixels) {
+            loops_.largest(pixels, count, out_.channels, out);
+            pixels[0] = out;
+            count = 1;
+          }
+          pixels[count++] = source + ptrdiff_t{left + s * window_.dilation[1]} * input.pixel_bytes;
+        }
+      }
+      if (count > 0) {
+        loops_.largest(pixels, count, out_.channels, out);
+      } else {
+        std::fill_n(out, out_.channels, uint8_t{0});
+      }
+      out += output.pixel_bytes;
+    }
+  }
+
   const Loops& loops_;
   Window window_;
   int32_t input_;

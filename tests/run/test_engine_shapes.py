@@ -105,14 +105,15 @@ def test_depthwise_convolutions_of_any_size_equal_the_definition(
     check(node, MapSpec(height, width, channels, 0.25, 7), y, seed=channels)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (3, 2), (12, 1)])
 @pytest.mark.parametrize(("width", "channels"), [(1, 63), (9, 64), (40, 16), (21, 130)])
 def test_largest_of_a_window_equals_the_definition(
     width: int, channels: int, kernel: int, stride: int
 ) -> None:
-    window = op.Window((kernel, kernel), (stride, stride), (1, 1), (1, 1, 1, 1))
-    rows, columns = ((extent + 2 - kernel) // stride + 1 for extent in (7, width))
-    x = MapSpec(7, width, channels, 0.25, 9)
+    pad = kernel // 2
+    window = op.Window((kernel, kernel), (stride, stride), (1, 1), (pad,) * 4)
+    rows, columns = ((extent + 2 * pad - kernel) // stride + 1 for extent in (15, width))
+    x = MapSpec(15, width, channels, 0.25, 9)
     check(
         op.MaxPool(window), x, MapSpec(rows, columns, channels, x.scale, x.zero_point), seed=width
     )
