@@ -293,6 +293,7 @@ def test_version_and_help(run: Run) -> None:
     assert code == 0
     for command in ("compress", "run", "show", "eval", "bench", "export", "demo"):
         assert command in out
+    assert run() == (0, out, "")
 
 
 BAD = {

@@ -14,8 +14,12 @@ from onnx_models import model, node, weights
 import thinmaps as tm
 from thinmaps.compression import parse_codec
 from thinmaps.errors import BadArgument, BadData, BadShape, PlanImpossible, UnknownCodec
+from thinmaps.graph.network import Network, Node
 from thinmaps.graph.onnx_reader import read
+from thinmaps.graph.operators import Add
+from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
+from thinmaps.types import MapSpec
 
 LAYERS = [
     node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1]),
@@ -151,6 +155,18 @@ def test_pictures_may_be_views_but_not_empty():
     for shape in ((0, 12, 12, 3), (0, 12, 3)):
         with pytest.raises(BadShape):
             engine(np.zeros(shape, np.uint8))
+    with pytest.raises(BadShape, match="got list"):
+        engine([1, 2])
+
+
+def test_a_network_of_several_inputs_takes_them_by_name():
+    maps = {name: MapSpec(4, 4, 2, 0.5, 128) for name in ("a", "b", "c")}
+    node = Node("sum", Add(np.ones(2, np.float32)), ("a", "b"), "c")
+    engine = tm.Engine(build(Network((node,), maps, ("a", "b"), ("c",))))
+    values = {name: np.full((4, 4, 2), 130, np.uint8) for name in ("a", "b")}
+    np.testing.assert_array_equal(engine(values), np.full((4, 4, 2), 2.0))
+    with pytest.raises(BadShape, match="needs inputs a, b, got a"):
+        engine({"a": values["a"]})
 
 
 def test_an_output_that_nodes_also_read_cannot_carry_a_codec():

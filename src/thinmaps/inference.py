@@ -8,7 +8,7 @@ Needs neither onnx nor torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,16 @@ from thinmaps.run import engine
 from thinmaps.run.pictures import fit_picture, load_picture
 
 Array = NDArray[Any]
+Picture = Array | str | Path | Mapping[str, Array]
 
 
 class Engine:
     """Runs a compressed network from one arena; the native engine does the work.
 
     `engine(x)` takes one picture, uint8 `(h, w, 3)` RGB (or grey) of any size, a batch of them
-    `(n, h, w, c)`, or a path. A network of arrays takes float32 in the network's size. It returns
-    the outputs of the model file: one array, or a dictionary where there are several.
+    `(n, h, w, c)`, or a path. A network of arrays takes float32 in the network's size, one of
+    several inputs a mapping of them by name. It returns the outputs of the model file: one array,
+    or a dictionary where there are several.
     """
 
     def __init__(self, model: Model | Plan | str | Path, *, threads: int = 1) -> None:
@@ -45,7 +47,7 @@ class Engine:
         if isinstance(model, str | Path):
             model = load(model)
         if isinstance(model, Plan):
-            model = Model(model, Tail((), {}, model.source.outputs))
+            model = Model(model, Tail((), {}, ()))
         self.model = model
         self.native = engine.Engine(model.plan, threads=threads)
 
@@ -59,7 +61,7 @@ class Engine:
         """Packed weights, shared by all clones."""
         return self.native.weights_bytes
 
-    def __call__(self, picture: Array | str | Path) -> Array | dict[str, Array]:
+    def __call__(self, picture: Picture) -> Array | dict[str, Array]:
         """Outputs for a picture, or stacked for a batch of them."""
         if isinstance(picture, np.ndarray) and picture.ndim == 4 and len(picture):
             stacked: Array | dict[str, Array] = _stacked([self(one) for one in picture])
@@ -68,7 +70,7 @@ class Engine:
         (only, *others) = outputs.values()
         return outputs if others else only
 
-    def outputs(self, fitted: Array) -> dict[str, Array]:
+    def outputs(self, fitted: Array | Mapping[str, Array]) -> dict[str, Array]:
         """The model file's outputs, by name, for an array of exactly the network's input."""
         maps = self.native.maps(fitted)
         specs = self.model.plan.source.maps
@@ -81,8 +83,17 @@ class Engine:
         tail = self.model.tail
         return evaluate(tail, real) if tail.outputs else real
 
-    def fit(self, picture: Array | str | Path) -> Array:
-        """The network's input array for a picture."""
+    def fit(self, picture: Picture) -> Array | Mapping[str, Array]:
+        """The network's input array for a picture; a mapping of arrays as it is.
+
+        Raises:
+            BadPicture: a file that cannot be opened.
+            BadShape: something that is no picture.
+        """
+        if isinstance(picture, Mapping):
+            return picture
+        if not isinstance(picture, np.ndarray | str | Path):
+            raise BadShape(f"a picture is a NumPy array or a path, got {type(picture).__name__}")
         source = self.model.plan.source
         spec = source.maps[source.inputs[0]]
         if not isinstance(picture, np.ndarray):

@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        result = app(given or ["--help"], standalone_mode=False)
     except ThinmapsError as refusal:
         return _refuse(str(refusal))
     except TyperException as misuse:

@@ -23,7 +23,6 @@ from thinmaps.file import check_writable, load, save
 app = typer.Typer(
     name="thinmaps",
     help="Runs trained convolutional networks in a fraction of the memory.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
