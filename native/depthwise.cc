@@ -26,8 +26,8 @@ void PackPlain(const NodeDescription& node, size_t taps, Filters& filters) {
 // Blocks of channels as depthwise_loops.h wants them. Where several pixels fill a block, their
 // filters are repeated in it.
 void PackBlocks(const NodeDescription& node, size_t taps, size_t block, Filters& filters) {
-  const std::vector<int32_t> bias = std::move(filters.bias);
-  const std::vector<float> multiplier = std::move(filters.multiplier);
+  const auto bias = std::move(filters.bias);
+  const auto multiplier = std::move(filters.multiplier);
   const size_t channels = bias.size();
   const size_t groups = (taps + kGroup - 1) / kGroup;
   const size_t places = (channels + block - 1) / block * block;
@@ -57,7 +57,7 @@ std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, size_t taps) {
   if (auto shared = SharedFilters(blueprint, layout)) return shared;
   const NodeDescription& node = blueprint.node;
   auto filters = std::make_shared<Filters>();
-  filters->multiplier = node.multiplier;
+  filters->multiplier.assign(node.multiplier.begin(), node.multiplier.end());
   for (size_t c = 0; c < node.bias.size(); ++c) {
     auto bias = static_cast<uint32_t>(node.bias[c]);
     for (size_t t = 0; t < taps; ++t) {

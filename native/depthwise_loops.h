@@ -23,72 +23,78 @@ constexpr int32_t kDepthwiseBlock = 64;
 constexpr int kGroupTaps = 4;
 constexpr int kVectors = 4;
 
-// sums[j] += 4 taps, for the channels of `mask` from `place` on.
-inline void AddGroup(const uint8_t* const* taps, ptrdiff_t place, __mmask64 mask,
-                     const int8_t* filters, __m512i* sums) {
-  const __m512i a = _mm512_maskz_loadu_epi8(mask, taps[0] + place);
-  const __m512i b = _mm512_maskz_loadu_epi8(mask, taps[1] + place);
-  const __m512i c = _mm512_maskz_loadu_epi8(mask, taps[2] + place);
-  const __m512i d = _mm512_maskz_loadu_epi8(mask, taps[3] + place);
+// What turns sums into bytes, in registers while a row runs.
+struct BlockRounding {
+  __m512 low, high;
+  __m512i after;
+
+  explicit BlockRounding(const Rounding& rounding)
+      : low(_mm512_set1_ps(rounding.low)),
+        high(_mm512_set1_ps(rounding.high)),
+        after(_mm512_set1_epi16(static_cast<int16_t>(rounding.after))) {}
+
+  // byte = rne(clamp(fl(sum) * multiplier)) + after; low and high leave a byte when after is added.
+  __m512i Bytes(const __m512i* sums, const __m512* multiplier) const {
+    __m512i rounded[kVectors];
+    for (int j = 0; j < kVectors; ++j) {
+      const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]), multiplier[j]);
+      const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, low), high);
+      rounded[j] = _mm512_cvt_roundps_epi32(clamped, 8);  // to nearest, no exceptions
+    }
+    const __m512i front = _mm512_add_epi16(_mm512_packs_epi32(rounded[0], rounded[1]), after);
+    const __m512i back = _mm512_add_epi16(_mm512_packs_epi32(rounded[2], rounded[3]), after);
+    return _mm512_packus_epi16(front, back);
+  }
+};
+
+// sums[j] += 4 taps a, b, c, d of 64 channels, byte by byte interleaved.
+inline void AddGroup(__m512i a, __m512i b, __m512i c, __m512i d, const __m512i* filters,
+                     __m512i* sums) {
   const __m512i ab_low = _mm512_unpacklo_epi8(a, b);
   const __m512i ab_high = _mm512_unpackhi_epi8(a, b);
   const __m512i cd_low = _mm512_unpacklo_epi8(c, d);
   const __m512i cd_high = _mm512_unpackhi_epi8(c, d);
-  const __m512i quads[kVectors] = {
-      _mm512_unpacklo_epi16(ab_low, cd_low), _mm512_unpackhi_epi16(ab_low, cd_low),
-      _mm512_unpacklo_epi16(ab_high, cd_high), _mm512_unpackhi_epi16(ab_high, cd_high)};
-  for (int j = 0; j < kVectors; ++j) {
-    sums[j] = _mm512_dpbusd_epi32(sums[j], quads[j], _mm512_loadu_si512(filters + 64 * j));
-  }
+  sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_unpacklo_epi16(ab_low, cd_low), filters[0]);
+  sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_unpackhi_epi16(ab_low, cd_low), filters[1]);
+  sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_unpacklo_epi16(ab_high, cd_high), filters[2]);
+  sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_unpackhi_epi16(ab_high, cd_high), filters[3]);
 }
 
-// byte = rne(clamp(fl(sum) * multiplier)) + after; low and high leave a byte when after is added.
-inline __m512i RoundSums(const __m512i* sums, const float* multiplier, const Rounding& rounding) {
-  const __m512 low = _mm512_set1_ps(rounding.low);
-  const __m512 high = _mm512_set1_ps(rounding.high);
-  const __m512i after = _mm512_set1_epi16(static_cast<int16_t>(rounding.after));
-  __m512i rounded[kVectors];
-  for (int j = 0; j < kVectors; ++j) {
-    const __m512 factor = _mm512_loadu_ps(multiplier + 16 * j);
-    const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]), factor);
-    const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, low), high);
-    rounded[j] = _mm512_cvt_roundps_epi32(clamped, 8);  // to nearest, no exceptions
-  }
-  const __m512i front = _mm512_add_epi16(_mm512_packs_epi32(rounded[0], rounded[1]), after);
-  const __m512i back = _mm512_add_epi16(_mm512_packs_epi32(rounded[2], rounded[3]), after);
-  return _mm512_packus_epi16(front, back);
-}
-
-// One block of channels; kGroups is the number of tap groups, or 0 where only `groups` knows.
-template <int kGroups>
-void DepthwiseBlock(const DepthwiseRow& row, int32_t block, int32_t groups) {
-  if constexpr (kGroups > 0) groups = kGroups;
+// One block of channels. kTaps is the number of taps, or 0 where only the row knows.
+template <int kTaps>
+void DepthwiseBlock(const DepthwiseRow& row, int32_t block) {
+  const int32_t groups = ((kTaps > 0 ? kTaps : row.tap_count) + kGroupTaps - 1) / kGroupTaps;
   const ptrdiff_t first = block * kDepthwiseBlock;
   const ptrdiff_t left = row.channels - first;
   const __mmask64 mask = ~uint64_t{0} >> (left < kDepthwiseBlock ? kDepthwiseBlock - left : 0);
-  const int8_t* filters = row.filters + first * groups * kGroupTaps;
+  const auto* filters = reinterpret_cast<const __m512i*>(row.filters + first * groups * kGroupTaps);
+  const auto* bias = reinterpret_cast<const __m512i*>(row.bias + first);
+  const auto* multiplier = reinterpret_cast<const __m512*>(row.multiplier + first);
+  const BlockRounding rounding(row.rounding);
+  const uint8_t* const* taps = row.taps;
+  const ptrdiff_t step = row.step;
+  const ptrdiff_t out_step = row.out_step;
+  const __m512i none = _mm512_setzero_si512();
   uint8_t* out = row.out + first;
   ptrdiff_t place = first;
-  for (int32_t p = 0; p < row.pixels; ++p, place += row.step, out += row.out_step) {
-    __m512i sums[kVectors];
-    for (int j = 0; j < kVectors; ++j) {
-      sums[j] = _mm512_loadu_si512(row.bias + first + 16 * j);
-    }
+  for (int32_t p = row.pixels; p > 0; --p, place += step, out += out_step) {
+    const auto tap = [&](int32_t t) { return _mm512_maskz_loadu_epi8(mask, taps[t] + place); };
+    const auto real = [&](int32_t t) { return kTaps == 0 || t < kTaps ? tap(t) : none; };
+    __m512i sums[kVectors] = {bias[0], bias[1], bias[2], bias[3]};
     for (int32_t g = 0; g < groups; ++g) {
-      AddGroup(row.taps + g * kGroupTaps, place, mask, filters + g * kGroupTaps * 64, sums);
+      const int32_t t = g * kGroupTaps;
+      AddGroup(tap(t), real(t + 1), real(t + 2), real(t + 3), filters + g * kVectors, sums);
     }
-    const __m512i bytes = RoundSums(sums, row.multiplier + first, row.rounding);
-    _mm512_mask_storeu_epi8(out, mask, bytes);
+    _mm512_mask_storeu_epi8(out, mask, rounding.Bytes(sums, multiplier));
   }
 }
 
 void Depthwise(const DepthwiseRow& row) {
-  const int32_t groups = (row.tap_count + kGroupTaps - 1) / kGroupTaps;
   for (int32_t block = 0; block * kDepthwiseBlock < row.channels; ++block) {
-    if (groups == 3) {
-      DepthwiseBlock<3>(row, block, groups);
+    if (row.tap_count == 9) {
+      DepthwiseBlock<9>(row, block);
     } else {
-      DepthwiseBlock<0>(row, block, groups);
+      DepthwiseBlock<0>(row, block);
     }
   }
 }

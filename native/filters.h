@@ -30,8 +30,8 @@ struct LineAllocator {
 struct Filters final : Packed {
   std::vector<size_t> phase_offset;
   std::vector<int8_t, LineAllocator<int8_t>> weights;
-  std::vector<int32_t> bias;
-  std::vector<float> multiplier;
+  std::vector<int32_t, LineAllocator<int32_t>> bias;
+  std::vector<float, LineAllocator<float>> multiplier;
   uint64_t fingerprint = 0;  // of what they were packed from
 
   size_t bytes() const {
