@@ -42,7 +42,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         result = 130
     if result == 130:
-        print("thinmaps: interrupted, nothing was written", file=sys.stderr)
+        print("thinmaps: interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 
