@@ -188,7 +188,8 @@ class Convolution final : public Kernel {
   }
 
  private:
-  static constexpr int32_t kSharedPixels = 32;         // less are not worth a thread
+  static constexpr int32_t kSharedPixels = 32;  // less are not worth a thread
+  static constexpr size_t kNearFilters = 1u << 17;
   static constexpr size_t kFiltersInCache = 1u << 20;  // more are read once per step, not per row
 
   std::vector<Phase> CutAll() const {
@@ -261,6 +262,7 @@ class Convolution final : public Kernel {
         .filters = filters_->weights.data() + filters_->phase_offset[index] +
                    first_block * static_cast<size_t>(phase.block_bytes),
         .block_filters = phase.block_bytes,
+        .far_filters = filters_->weights.size() > kNearFilters,
         .bias = filters_->bias.data() + phase_block * kBlockChannels,
         .multiplier = filters_->multiplier.data() + first_block * kBlockChannels,
         .channels = std::min(many, shape_.group_outputs - in_group),

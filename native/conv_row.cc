@@ -158,16 +158,28 @@ void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* ou
 
 #endif
 
+// Asks for the filters of a piece a few pieces ahead; past the last one it does no harm.
+inline void FetchAhead(const ConvRow& conv, const Piece& piece, int32_t blocks) {
+  constexpr int32_t kAhead = 4;
+  const int32_t bytes = conv.piece_bytes * kBlockChannels;
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int8_t* filters = conv.filters + b * conv.block_filters + piece.filters + kAhead * bytes;
+    for (int32_t i = 0; i < bytes; i += kPieceBytes) __builtin_prefetch(filters + i);
+  }
+}
+
 // Pixels p .. p + count - 1, at most kPixels.
 template <int kPixels, int kBlocks>
 void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
   alignas(64) uint8_t buffer[kPixels * kPieceBytes];
   alignas(64) int32_t sums[kPixels * kBlocks * kBlockChannels];
   const ptrdiff_t first = conv.first + p * conv.step;
+  const bool far = conv.far_filters;
   Tile<kPixels, kBlocks> tile;
   tile.Clear();
   for (int32_t i = 0; i < conv.piece_count; ++i) {
     const Piece& piece = conv.pieces[i];
+    if (far && p == 0) FetchAhead(conv, piece, kBlocks);
     const Source x = Find<kPixels>(conv, piece, first, count, buffer);
     tile.Multiply(x.bytes, x.step, piece.bytes, conv.filters + piece.filters, conv.block_filters);
   }

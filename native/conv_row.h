@@ -38,6 +38,7 @@ struct ConvRow {
   int32_t blocks;           // 1 to ConvLoops::blocks
   const int8_t* filters;    // of the first block: [piece][quad][kBlockChannels][kQuad]
   ptrdiff_t block_filters;  // from a block's filters to the next one's
+  bool far_filters;         // too many to be in the cache still: worth fetching ahead
 
   const int32_t* bias;
   const float* multiplier;

@@ -109,6 +109,37 @@ void Scale(const int32_t* sums, float multiplier, int32_t count, const Rounding&
   }
 }
 
+#if defined(__AVX512VBMI__)
+
+// 16 values fl((x[i] - zero point) * ratio).
+inline __m512 Scaled(const Operand& x, __mmask16 mask, int32_t i) {
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, x.bytes + i));
+  const __m512i centred = _mm512_sub_epi32(wide, _mm512_set1_epi32(x.zero_point));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(centred), _mm512_set1_ps(x.ratio));
+}
+
+void Add(const Operand& a, const Operand& b, int32_t count, const Rounding& rounding,
+         uint8_t* out) {
+  const Operand x = a;
+  const Operand y = b;
+  const __m512 before = _mm512_set1_ps(rounding.before);
+  const __m512 low = _mm512_set1_ps(rounding.low);
+  const __m512 high = _mm512_set1_ps(rounding.high);
+  const __m512i after = _mm512_set1_epi32(rounding.after);
+  for (int32_t i = 0; i < count; i += 16) {
+    const int32_t left = count - i;
+    const auto mask = static_cast<__mmask16>(0xFFFF >> (left < 16 ? 16 - left : 0));
+    const __m512 sum = _mm512_add_ps(Scaled(x, mask, i), Scaled(y, mask, i));
+    const __m512 value = _mm512_add_ps(sum, before);
+    const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, low), high);
+    const __m512i rounded = _mm512_cvt_roundps_epi32(clamped, 8);  // to nearest, no exceptions
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, after));
+    _mm_mask_storeu_epi8(out + i, mask, bytes);
+  }
+}
+
+#else
+
 void Add(const Operand& a, const Operand& b, int32_t count, const Rounding& rounding,
          uint8_t* out) {
   const Operand x = a;
@@ -121,6 +152,8 @@ void Add(const Operand& a, const Operand& b, int32_t count, const Rounding& roun
     out[i] = RoundToByte(left + right, r);
   }
 }
+
+#endif
 
 void Multiply(const Operand& a, const Operand& b, float multiplier, int32_t count,
               const Rounding& rounding, uint8_t* out) {
