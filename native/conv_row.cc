@@ -136,22 +136,34 @@ void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* ou
 
 #else
 
+// byte = Rounding of fl(sum + bias) * multiplier, or that product itself for a float32 head.
 template <int kBlocks>
 void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
   constexpr int32_t kChannels = kBlocks * kBlockChannels;
   const Rounding rounding = conv.rounding;
-  const bool whole = conv.channels == kChannels && !conv.is_float;
+  const int32_t* bias = conv.bias;
+  const float* multiplier = conv.multiplier;
+  const auto channels = static_cast<size_t>(conv.channels);
   for (int32_t p = 0; p < count; ++p, sums += kChannels, out += conv.out_step) {
-    float values[kChannels];
-    for (int32_t k = 0; k < kChannels; ++k) {
-      values[k] = static_cast<float>(sums[k] + conv.bias[k]) * conv.multiplier[k];
+    if (conv.is_float) {
+      float values[kChannels];
+      for (int32_t k = 0; k < kChannels; ++k) {
+        values[k] = static_cast<float>(sums[k] + bias[k]) * multiplier[k];
+      }
+      __builtin_memcpy(out, values, channels * sizeof(float));
+      continue;
     }
-    if (whole) {
-      for (int32_t k = 0; k < kChannels; ++k) out[k] = RoundToByte(values[k], rounding);
-    } else if (conv.is_float) {
-      __builtin_memcpy(out, values, static_cast<size_t>(conv.channels) * sizeof(float));
+    uint8_t bytes[kChannels];
+#if !defined(__clang__)
+#pragma GCC unroll 1  // unrolled, g++ would not see a vector in it
+#endif
+    for (int32_t k = 0; k < kChannels; ++k) {
+      bytes[k] = RoundToByte(static_cast<float>(sums[k] + bias[k]) * multiplier[k], rounding);
+    }
+    if (channels == kChannels) {
+      __builtin_memcpy(out, bytes, kChannels);
     } else {
-      for (int32_t k = 0; k < conv.channels; ++k) out[k] = RoundToByte(values[k], rounding);
+      __builtin_memcpy(out, bytes, channels);
     }
   }
 }
