@@ -207,6 +207,8 @@ def test_an_average_that_counts_its_padding_agrees() -> None:
     multiplier = np.float32(source.scale / output.scale / np.maximum(np.arange(10), 1))
     window = Window((3, 3), (2, 2), pads=(1, 1, 1, 1))
     judge(op.AveragePool(window, True, multiplier), [source], output)
+    overhanging = Window((3, 3), (2, 2), pads=(0, 0, 0, 0))
+    judge(op.AveragePool(overhanging, True, multiplier), [source], output)
 
 
 @pytest.mark.parametrize("tables", [1, 3])

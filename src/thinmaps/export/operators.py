@@ -230,6 +230,7 @@ def _average_pool(drawing: Drawing, network: Network, node: Node) -> None:
     operator = node.operator
     assert isinstance(operator, AveragePool)
     attributes = _pool_window(network, node, operator.window)
+    ceil_mode = 0
     if operator.count_include_pad:
         ceil_mode = int(attributes["pads"] != list(operator.window.pads))
         attributes = _window(operator.window) | {"count_include_pad": 1, "ceil_mode": ceil_mode}
@@ -237,8 +238,9 @@ def _average_pool(drawing: Drawing, network: Network, node: Node) -> None:
         del attributes["dilations"]
     real = drawing.reals_of(node.inputs[0])
     average = drawing.add("AveragePool", [real], f"{node.output}/average", attributes)
-    if operator.window.dilation != (1, 1):
-        # ONNX Runtime's integer pool knows no dilation and is not chosen behind a maximum of one.
+    if operator.window.dilation != (1, 1) or ceil_mode:
+        # ONNX Runtime's integer pool knows no dilation, and divides by too much where a counted
+        # window overhangs. It is not chosen in front of a maximum of one.
         average = drawing.add("Max", [average], f"{node.output}/average")
     drawing.give_reals(node.output, average)
 
