@@ -64,6 +64,9 @@ inline Source Find(const ConvRow& conv, const Piece& piece, ptrdiff_t first, int
 
 #if defined(__AVX512BW__)
 
+// Vectors of sums that Finish takes at a time; a tile holds whole such groups.
+constexpr int32_t kFinishVectors = 4;
+
 // A float32 head: out = fl(sum + bias) * multiplier.
 void FinishFloats(const ConvRow& conv, const int32_t* sums, int32_t blocks, int32_t count,
                   uint8_t* out) {
@@ -102,7 +105,7 @@ inline void StorePixels(__m512i bytes, __mmask32 real, int32_t count, uint8_t* o
 // kBlocks blocks, become bytes at a time. low and high leave a byte when `after` is added.
 template <int kBlocks>
 void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
-  constexpr int kVectors = 4;
+  constexpr int kVectors = kFinishVectors;
   constexpr int kPixels = kVectors / kBlocks;
   if (conv.is_float) return FinishFloats(conv, sums, kBlocks, count, out);
   __m512i bias[kBlocks];
@@ -135,6 +138,8 @@ void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* ou
 }
 
 #else
+
+constexpr int32_t kFinishVectors = 1;
 
 // byte = Rounding of fl(sum + bias) * multiplier, or that product itself for a float32 head.
 template <int kBlocks>
@@ -183,6 +188,7 @@ inline void FetchAhead(const ConvRow& conv, const Piece& piece, int32_t blocks) 
 // Pixels p .. p + count - 1, at most kPixels.
 template <int kPixels, int kBlocks>
 void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
+  static_assert(kPixels * kBlocks % kFinishVectors == 0);
   alignas(64) uint8_t buffer[kPixels * kPieceBytes];
   alignas(64) int32_t sums[kPixels * kBlocks * kBlockChannels];
   const ptrdiff_t first = conv.first + p * conv.step;

@@ -121,7 +121,7 @@ inline int32_t BytesRead(const ConvRow&, const Piece& piece) {
 #if defined(__AVX512VNNI__)
 
 constexpr int32_t kWidePixels = 8;
-constexpr int32_t kNarrowPixels = 2;
+constexpr int32_t kNarrowPixels = 4;
 constexpr int32_t kMostBlocks = 2;
 
 // A register holds the 16 sums of a pixel and a block; a broadcast quad serves both blocks.
