@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps import quant
 from thinmaps.errors import BadShape
 from thinmaps.file import Model, load
 from thinmaps.graph.float_network import Tail
-from thinmaps.graph.tail import evaluate
+from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.report import Counted, Report, report
 from thinmaps.plan.plan import Plan
 from thinmaps.run import engine
@@ -72,16 +71,7 @@ class Engine:
 
     def outputs(self, fitted: Array | Mapping[str, Array]) -> dict[str, Array]:
         """The model file's outputs, by name, for an array of exactly the network's input."""
-        maps = self.native.maps(fitted)
-        specs = self.model.plan.source.maps
-        real = {
-            name: values
-            if values.dtype == np.float32
-            else quant.dequantise(values, specs[name].scale, specs[name].zero_point)
-            for name, values in maps.items()
-        }
-        tail = self.model.tail
-        return evaluate(tail, real) if tail.outputs else real
+        return final_outputs(self.model, self.native.maps(fitted))
 
     def fit(self, picture: Picture) -> Array | Mapping[str, Array]:
         """The network's input array for a picture; a mapping of arrays as it is.
