@@ -16,6 +16,7 @@ from thinmaps.cli.printing import (
     show_evaluation,
     show_predictions,
     show_report,
+    show_verification,
 )
 from thinmaps.cli.progress import LateBar
 from thinmaps.file import check_writable, load, save
@@ -179,6 +180,22 @@ def bench(
     with LateBar() as bar:
         found = bench_model(load(model), images, rounds=rounds, progress=bar)
     show_comparison(found, json)
+
+
+@app.command()
+def verify(
+    model: ThinFile,
+    onnx: Annotated[str, typer.Argument(metavar="MODEL.onnx", show_default=False)],
+    picture: Annotated[str | None, typer.Option(help="To run on; noise if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Print 0 if an ONNX file of integers makes the same maps, else the first that differs."""
+    from thinmaps.measure.verification import verify as verify_model
+
+    found = verify_model(load(model), onnx, picture)
+    show_verification(found, json)
+    if found.difference is not None:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 
@@ -17,6 +17,9 @@ from thinmaps.measure.evaluate import Evaluation
 from thinmaps.measure.prediction import Predictions
 from thinmaps.measure.report import report
 from thinmaps.measure.words import percent
+
+if TYPE_CHECKING:  # needs ONNX, which `run` does not
+    from thinmaps.measure.verification import Verification
 
 # Lines of a table that goes to a file or a pipe are never cut.
 PIPE_COLUMNS = 200
@@ -75,3 +78,13 @@ def show_comparison(found: Comparison, as_json: bool) -> None:
         print_json(found.to_json())
     else:
         print_table(show.comparison_table(found))
+
+
+def show_verification(found: Verification, as_json: bool) -> None:
+    """0, or the first difference; beside it how many maps were compared."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print(found.difference or 0)
+    absent = f"; {len(found.absent)} have other names there" if found.absent else ""
+    say(f"compared {len(found.compared)} maps{absent}")
