@@ -7,56 +7,12 @@ depthwise filter; random networks are too small to leave all of these.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from one_operator import check, filters
 
-from thinmaps import _core
 from thinmaps.graph import operators as op
-from thinmaps.graph.network import Network, Node
-from thinmaps.plan.build import build
-from thinmaps.run.engine import Engine
-from thinmaps.run.interpret import run_network
 from thinmaps.types import MapSpec
-
-_ALL = ("portable", "avx2", "avx512", "amx")
-ISAS = _ALL[: _ALL.index(_core.isa()) + 1]
-
-
-def filters(
-    random: np.random.Generator, k: int, c: int, kernel: tuple[int, int]
-) -> dict[str, NDArray[Any]]:
-    """Random filters whose results fill the range of a byte and fall on ties."""
-    return {
-        "weights": random.integers(-128, 128, (k, c, *kernel), dtype=np.int8),
-        "bias": random.integers(-5000, 5000, k, dtype=np.int32),
-        "multiplier": (2.0 ** random.integers(-13, -9, k)).astype(np.float32),
-    }
-
-
-def check(node: op.Operator, x: MapSpec, y: MapSpec, seed: int) -> None:
-    """A network of an input table, `node` and an output table, against its definition."""
-    random = np.random.default_rng(seed)
-    table = random.integers(0, 256, (x.channels, 256), dtype=np.uint8)
-    outer = random.integers(0, 256, (1, 256), dtype=np.uint8)
-    picture = MapSpec(*x.shape)
-    end = MapSpec(*y.shape, y.scale, y.zero_point)
-    nodes = (
-        Node("picture", op.Picture(table, tuple(range(x.channels))), ("picture",), "x"),
-        Node("node", node, ("x",), "y"),
-        Node("table", op.Lookup(outer), ("y",), "end"),
-    )
-    maps = {"picture": picture, "x": x, "y": y, "end": end}
-    network = Network(nodes, maps, ("picture",), ("end",))
-    pixels = random.integers(0, 256, x.shape, dtype=np.uint8)
-    expected = run_network(network, {"picture": pixels})["end"]
-    for schedule in ("stream", "layer"):
-        plan = build(network, schedule=schedule)
-        for isa in ISAS:
-            made = Engine(plan, isa=isa).maps(pixels)["end"]
-            np.testing.assert_array_equal(made, expected, err_msg=f"{isa}, {schedule}", strict=True)
 
 
 @pytest.mark.parametrize(
