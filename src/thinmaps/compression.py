@@ -306,8 +306,13 @@ def _requested(
 def _check_codecs(codec: str | Mapping[str, str] | None) -> None:
     """Refuse unknown codecs and options before any work, and even where no map is held."""
     for request in [codec] if isinstance(codec, str) else (codec or {}).values():
-        found, options = parse_codec(request)
-        found.fit(MapSpec(1, 1, 1), np.zeros((1, 1, 1, 1), np.uint8), **options)
+        _unfitted(request)
+
+
+def _unfitted(request: str) -> Codec:
+    """The codec of a request for a map of one byte, to ask it what does not depend on the map."""
+    found, options = parse_codec(request)
+    return found.fit(MapSpec(1, 1, 1), np.zeros((1, 1, 1, 1), np.uint8), **options)
 
 
 def parse_codec(request: str) -> tuple[type[Codec], dict[str, int]]:
@@ -351,7 +356,7 @@ def _samples(
     preprocessing: Preprocessing | None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Values of the maps that lossy codecs are asked for, (pictures, h, w, c)."""
-    wanted = [name for name, request in requested.items() if not parse_codec(request)[0].lossless]
+    wanted = [name for name, request in requested.items() if not _unfitted(request).lossless]
     if not wanted:
         return {}
     if pictures is None:

@@ -24,7 +24,6 @@ class Newcomer(Codec):
 
     id: ClassVar[str] = "newcomer"
     rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
-    lossless: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, spec: MapSpec, samples: UInt8Array, **options: Any) -> Newcomer:

@@ -3,7 +3,8 @@
 
 A codec is one Python file: a frozen dataclass that derives from `Codec` and carries as `id` its
 file's stem. Its fields, all with defaults, are everything that decoding needs; by their annotations
-alone (`int`, `NDArray[np.int32]`) the .thin file stores them as JSON values and tensors.
+alone (`int`, `NDArray[np.int32]`, a dataclass of these, or None) the .thin file stores them as JSON
+values and tensors.
 `codecs/__init__.py` finds the file. The NumPy reference in it is the specification. A native twin
 `<id>.cc` beside it makes it fast, and must give the same bytes; `tests/contracts/test_codecs.py`
 asks everything this page promises of every codec that exists.
@@ -40,9 +41,12 @@ MOST_UNIT_ROWS = 1 << 16
 
 
 class StandardOperator(NamedTuple):
-    """One ONNX operator, elementwise on float32: its name, and operands `()` or `(channels,)`."""
+    """One ONNX operator, elementwise on float32: its name, and operands `()` or `(channels,)`.
 
-    name: Literal["Mul", "Add", "Floor", "Clip"]
+    `Gather` has one operand, (256, channels) or (256, 1): byte x of channel c becomes `[x, c]`.
+    """
+
+    name: Literal["Mul", "Add", "Floor", "Clip", "Gather"]
     operands: tuple[NDArray[np.float32], ...] = ()
 
 
@@ -55,7 +59,6 @@ class Codec(ABC):
 
     id: ClassVar[str]
     rate: ClassVar[Literal["fixed", "variable"]]
-    lossless: ClassVar[bool]
     encode_halo_rows: ClassVar[int] = 0
     decode_halo_units: ClassVar[int] = 0
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({},)
@@ -86,6 +89,11 @@ class Codec(ABC):
                 f"{self.id} needs unit_rows to be an integer in 1..{MOST_UNIT_ROWS}, "
                 f"got {self.unit_rows!r}"
             )
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every map comes back unchanged; it may depend on the configuration."""
+        return True
 
     @abstractmethod
     def unit_bytes(self, spec: MapSpec, rows: int) -> int:

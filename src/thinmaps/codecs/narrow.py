@@ -54,7 +54,6 @@ class Narrow(Codec):
 
     id: ClassVar[str] = "narrow"
     rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
-    lossless: ClassVar[bool] = False
     settings: ClassVar[tuple[Mapping[str, int], ...]] = tuple({"bits": b} for b in range(1, 8))
 
     bits: int = 4
@@ -106,6 +105,11 @@ class Narrow(Codec):
         errors = _squared_errors(steps, zero_codes, settings["bits"], spec.zero_point)
         best = np.argmin(_smoothed(_histograms(samples)) @ errors, axis=1)
         return cls(**settings, step=steps[best], zero_code=zero_codes[best])
+
+    @property
+    def lossless(self) -> bool:
+        """Never: a level stands for several bytes."""
+        return False
 
     @property
     def largest_code(self) -> int:

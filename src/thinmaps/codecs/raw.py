@@ -28,7 +28,6 @@ class Raw(Codec):
 
     id: ClassVar[str] = "raw"
     rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
-    lossless: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, spec: MapSpec, samples: UInt8Array, **options: Any) -> Raw:

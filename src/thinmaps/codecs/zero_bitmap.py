@@ -40,7 +40,6 @@ class ZeroBitmap(Codec):
 
     id: ClassVar[str] = "zero_bitmap"
     rate: ClassVar[Literal["fixed", "variable"]] = "variable"
-    lossless: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, spec: MapSpec, samples: UInt8Array, **options: Any) -> ZeroBitmap:

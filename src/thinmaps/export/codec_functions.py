@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from thinmaps.codecs.base import Codec, StandardOperator
@@ -42,6 +44,9 @@ def _function(codec_id: str, operators: Sequence[StandardOperator]) -> onnx.Func
     """`y = codec(x)`, uint8 `n c h w`; named after the codec and a digest of its arithmetic."""
     nodes = [helper.make_node("Cast", ["x"], ["real_0"], to=TensorProto.FLOAT)]
     for place, operator in enumerate(operators):
+        if operator.name == "Gather":
+            nodes += _lookup(place, operator.operands[0])
+            continue
         names = [f"operand_{place}_{i}" for i in range(len(operator.operands))]
         for name, operand in zip(names, operator.operands, strict=True):
             # (channels,) becomes (channels, 1, 1) beside n c h w; Clip's bounds stay scalars.
@@ -55,3 +60,29 @@ def _function(codec_id: str, operators: Sequence[StandardOperator]) -> onnx.Func
     digest = hashlib.sha256(b"".join(n.SerializeToString(deterministic=True) for n in nodes))
     name = f"{codec_id}_{digest.hexdigest()[:12]}"
     return helper.make_function(DOMAIN, name, ["x"], ["y"], nodes, [helper.make_opsetid("", OPSET)])
+
+
+def _lookup(place: int, table: NDArray[np.float32]) -> list[onnx.NodeProto]:
+    """`real_place`, bytes, through a table (256, channels or 1) to `real_{place + 1}`.
+
+    The table is stored as bytes, a channel's 256 together, and indexed by 256*channel + byte.
+    """
+    first = 256 * np.arange(table.shape[1], dtype=np.int64).reshape(-1, 1, 1)
+    constants: dict[str, NDArray[Any]] = {
+        "first": first,
+        "table": table.T.ravel().astype(np.uint8),
+    }
+    nodes = [
+        helper.make_node(
+            "Constant", [], [f"{name}_{place}"], value=numpy_helper.from_array(constant)
+        )
+        for name, constant in constants.items()
+    ]
+    within, index, byte = (f"{name}_{place}" for name in ("within", "index", "byte"))
+    return [
+        *nodes,
+        helper.make_node("Cast", [f"real_{place}"], [within], to=TensorProto.INT64),
+        helper.make_node("Add", [within, f"first_{place}"], [index]),
+        helper.make_node("Gather", [f"table_{place}", index], [byte]),
+        helper.make_node("Cast", [byte], [f"real_{place + 1}"], to=TensorProto.FLOAT),
+    ]
