@@ -80,12 +80,16 @@ class Calibration:
         Raises:
             BadModel: the network has other nodes or maps than the calibrated one.
         """
+        prepared = self.calibrated(network)
+        return quantise(prepared, self.ranges, preprocessing=self.preprocessing)
+
+    def calibrated(self, network: FloatNetwork) -> FloatNetwork:
+        """The float network with the calibrated convolutions: `apply` stores its maps."""
         nodes = tuple(
             replace(node, operator=self.convolutions.get(node.name, node.operator))
             for node in network.nodes
         )
-        prepared = replace(network, nodes=nodes)
-        return quantise(prepared, self.ranges, preprocessing=self.preprocessing)
+        return replace(network, nodes=nodes)
 
 
 def calibrate(
