@@ -71,6 +71,7 @@ def _by_input(weights: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
 
 
 def convolve(writer: GraphWriter, conv: FloatConv, source: Shape, target: Shape, x: str) -> str:
+    """The convolution, transposed or not, with its bias."""
     weights, bias = real_weights(conv), writer.real(conv.bias)
     if not conv.transposed:
         attributes, _ = _geometry(conv.window, source, target)
@@ -85,6 +86,7 @@ def convolve(writer: GraphWriter, conv: FloatConv, source: Shape, target: Shape,
 def convolve_back(
     writer: GraphWriter, conv: FloatConv, source: Shape, target: Shape, g: str
 ) -> str:
+    """The transpose of the convolution, without the bias."""
     weights = real_weights(conv)
     if conv.transposed:
         attributes, _ = _geometry(conv.window, target, source)
@@ -112,6 +114,7 @@ def convolve_back(
 
 
 def divisors(writer: GraphWriter, pool: FloatAveragePool, source: Shape, target: Shape) -> str:
+    """`averaged_elements` as a constant `1 1 h w`."""
     return writer.real(averaged_elements(pool, source, target)[None, None])
 
 
@@ -158,7 +161,10 @@ def scattered(
     g: str,
     batch: int,
 ) -> str:
-    """Each value added to the place in the source (`shapes[0]`) that its window's largest is at."""
+    """Each value added to the place in the source that its window's largest came from.
+
+    `shapes` are those of the source and the target, `winners` the places that `largest` gave.
+    """
     (top, left), padded = _padded(pool, *shapes)
     elements, values = int(np.prod(padded)), int(np.prod(shapes[1]))
     places = writer.reshaped(winners, (1, values))
