@@ -20,8 +20,9 @@ import openvino_peer
 from thinmaps.calibrate.float_maps import real_values
 from thinmaps.export.onnx_qdq import to_onnx
 from thinmaps.file import Model, save
-from thinmaps.measure.bench import CHILD, our_run, peer_run, steps_apart
+from thinmaps.measure.bench import CHILD, peer_run, steps_apart
 from thinmaps.measure.live_heap import count_in_process
+from thinmaps.measure.own_side import our_run
 from thinmaps.measure.peer import open_peer, refuse_crippled
 from thinmaps.run.engine import Engine
 from thinmaps.types import MapSpec

@@ -51,7 +51,7 @@ from thinmaps.calibrate.calibration import Calibration, calibrate
 from thinmaps.calibrate.picture_set import network_values, open_pictures
 from thinmaps.file import Model
 from thinmaps.graph.onnx_reader import normalise, read_model
-from thinmaps.measure.timing import Timing, interleaved, quartiles
+from thinmaps.measure.timing import Spread, Timing, interleaved, spread
 from thinmaps.plan.build import build
 from thinmaps.types import Preprocessing
 
@@ -65,21 +65,6 @@ SIZES = ((224, 224), (1088, 1920))
 CALIBRATION_PICTURES = 4
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Milliseconds of the rounds: the median between the quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
-        """Of the rounds' samples."""
-        low, middle, high = quartiles(seconds)
-        return cls(middle, low, high)
 
 
 @dataclass(frozen=True)
@@ -164,7 +149,7 @@ def measured_of(contender: Contender, timing: Timing | None) -> Measured:
     unmeasured = Measured(contender.name, contender.within_a_step, contender.correlation)
     if timing is None:
         return unmeasured
-    cpu, clock = Spread.of(timing.cpu), Spread.of(timing.clock)
+    cpu, clock = spread(timing.cpu), spread(timing.clock)
     return replace(unmeasured, cpu_ms=cpu, ms=clock, peak_bytes=contender.count())
 
 
@@ -229,7 +214,7 @@ def print_lines(result: Result) -> None:
             continue
         cpu, peak = found.cpu_ms, found.peak_bytes / 1e6
         print(
-            f"  {found.name:22} {cpu.median:9.2f} ms CPU ({cpu.low:.2f} to {cpu.high:.2f}), "
+            f"  {found.name:22} {cpu.median:9.2f} ms CPU ({cpu.p10:.2f} to {cpu.p90:.2f}), "
             f"{found.ms.median:.2f} ms, {peak:.2f} MB, {agreement}"
         )
     sys.stdout.flush()

@@ -21,6 +21,8 @@
 #include "engine.h"
 #include "isa.h"
 #include "model.h"
+#include "probe.h"
+#include "profile.h"
 
 namespace thinmaps {
 namespace {
@@ -31,6 +33,15 @@ using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 std::vector<T> Copy(const Array<T>& array) {
   return {array.data(), array.data() + array.size()};
+}
+
+// The instruction set of a name, or the chosen one for none.
+Isa IsaOf(const std::string& name) {
+  if (name.empty()) return ChosenIsa();
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (name == NameOf(isa) && Runs(isa)) return isa;
+  }
+  throw std::invalid_argument("no instruction set '" + name + "' on this machine");
 }
 
 // Filters by node name, shared by the models that are built with them.
@@ -89,14 +100,6 @@ class Builder {
   }
 
  private:
-  static Isa IsaOf(const std::string& name) {
-    if (name.empty()) return ChosenIsa();
-    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
-      if (name == NameOf(isa) && Runs(isa)) return isa;
-    }
-    throw std::invalid_argument("no instruction set '" + name + "' on this machine");
-  }
-
   Description description_;
 };
 
@@ -138,6 +141,14 @@ class BoundEngine {
     const Views views(*this, buffers);
     nb::gil_scoped_release released;
     engine_.Run(externals_, first, stop);
+  }
+
+  // One run of all steps; nanoseconds of each, as `thinmaps::Profile` says.
+  std::vector<int64_t> Profile(nb::sequence buffers) {
+    if (!views_free_) throw std::runtime_error("this engine is running; clone it to run two");
+    const Views views(*this, buffers);
+    nb::gil_scoped_release released;
+    return thinmaps::Profile(engine_, externals_);
   }
 
   int64_t ArenaBytes() const { return engine_.model().arena_bytes(); }
@@ -222,6 +233,12 @@ void BindEngine(nb::module_& m) {
   m.def(
       "isa", [] { return std::string(NameOf(ChosenIsa())); },
       "The instruction set that engines use unless told otherwise.");
+  m.def(
+      "products_per_second", [](const std::string& isa) { return ProductsPerSecond(IsaOf(isa)); },
+      "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
+      "Products of integers that one core does in a second at most.");
+  m.def("copied_bytes_per_second", &CopiedBytesPerSecond, nb::call_guard<nb::gil_scoped_release>(),
+        "Bytes that one core reads and writes in a second when it copies within its L2 cache.");
   nb::class_<SharedWeights>(m, "Weights").def(nb::init<>());
   nb::class_<Model>(m, "Model").def_prop_ro("weights_bytes", &Model::weights_bytes);
   nb::class_<Builder>(m, "Builder")
@@ -237,6 +254,7 @@ void BindEngine(nb::module_& m) {
       .def(nb::init<std::shared_ptr<Model>, int32_t, std::vector<int32_t>, int32_t>(), "model"_a,
            "threads"_a, "externals"_a, "inputs"_a)
       .def("run", &BoundEngine::Run, "buffers"_a, "first"_a, "stop"_a)
+      .def("profile", &BoundEngine::Profile, "buffers"_a)
       .def_prop_ro("arena", &BoundEngine::Arena, nb::rv_policy::reference_internal);
 }
 

@@ -42,6 +42,14 @@ def decode_unit(
 def isa() -> str:
     """The instruction set that engines use unless told otherwise."""
 
+def products_per_second(isa: str) -> float:
+    """Products of integers that one core does in a second at most."""
+
+def copied_bytes_per_second() -> float:
+    """
+    Bytes that one core reads and writes in a second when it copies within its L2 cache.
+    """
+
 class Weights:
     def __init__(self) -> None: ...
 
@@ -93,5 +101,6 @@ class Engine:
         self, model: Model, threads: int, externals: Sequence[int], inputs: int
     ) -> None: ...
     def run(self, buffers: Sequence, first: int, stop: int) -> None: ...
+    def profile(self, buffers: Sequence) -> list[int]: ...
     @property
     def arena(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]: ...

@@ -23,6 +23,7 @@ from thinmaps.measure.report import Counted, Report, report
 from thinmaps.plan.plan import Plan
 from thinmaps.run import engine
 from thinmaps.run.pictures import fit_picture, load_picture
+from thinmaps.run.step_times import NodeTime
 
 Array = NDArray[Any]
 Picture = Array | str | Path | Mapping[str, Array]
@@ -103,6 +104,10 @@ class Engine:
     def rows(self, rows: Iterable[Array]) -> Iterator[Any]:
         """Stream: input rows in, output rows out as soon as they exist, neither ever whole."""
         return self.native.rows(rows)
+
+    def profile(self, picture: Picture) -> tuple[NodeTime, ...]:
+        """Where the time of one inference goes, node by node; see `run.engine.Engine.profile`."""
+        return self.native.profile(self.fit(picture))
 
     def clone(self) -> Engine:
         """A second engine with its own arena and the same packed weights."""

@@ -15,6 +15,7 @@ from thinmaps.cli.printing import (
     show_comparison,
     show_evaluation,
     show_predictions,
+    show_profile,
     show_report,
     show_verification,
 )
@@ -171,10 +172,20 @@ def bench(
     against: Annotated[Literal["onnxruntime"], typer.Option(help="The peer.")] = "onnxruntime",
     images: Annotated[str | None, typer.Option(help="Pictures to run on.")] = None,
     rounds: Annotated[int, typer.Option(min=9, help="Interleaved rounds.")] = 15,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where our time goes instead; needs no peer.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Compare time and memory with ONNX Runtime."""
+    """Compare time and memory with ONNX Runtime, or say which nodes the time goes to."""
     del against  # there is one peer; the option keeps its place for others
+    if profile:
+        from thinmaps.measure.profile import profile as profile_model
+
+        with LateBar() as bar:
+            profiled = profile_model(load(model), images, rounds=rounds, progress=bar)
+        show_profile(profiled, json)
+        return
     from thinmaps.measure.bench import bench as bench_model
 
     with LateBar() as bar:

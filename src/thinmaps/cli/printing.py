@@ -15,6 +15,7 @@ from thinmaps.measure.comparison import Comparison
 from thinmaps.measure.counting import count
 from thinmaps.measure.evaluate import Evaluation
 from thinmaps.measure.prediction import Predictions
+from thinmaps.measure.profile import Profile
 from thinmaps.measure.report import report
 from thinmaps.measure.words import percent
 
@@ -88,3 +89,11 @@ def show_verification(found: Verification, as_json: bool) -> None:
         print(found.difference or 0)
     absent = f"; {len(found.absent)} have other names there" if found.absent else ""
     say(f"compared {len(found.compared)} maps{absent}")
+
+
+def show_profile(found: Profile, as_json: bool) -> None:
+    """Where the time goes."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_table(show.profile_tables(found))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,28 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.calibrate.float_maps import real_values
-from thinmaps.calibrate.picture_set import network_values, open_pictures
-from thinmaps.errors import BadArgument
 from thinmaps.export.onnx_qdq import to_onnx
 from thinmaps.file import Model, save
 from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.live_heap import count_in_process
+from thinmaps.measure.own_side import Images, network_inputs, our_run
 from thinmaps.measure.peer import open_peer, peer_name, refuse_crippled
-from thinmaps.measure.timing import Progress, Timing, interleaved, quartiles
-from thinmaps.plan.plan import Plan
+from thinmaps.measure.timing import Progress, Timing, interleaved, spread
 from thinmaps.run.engine import Engine
 from thinmaps.types import MapSpec
 
 Array = NDArray[Any]
 
 ROUNDS = 15
-PICTURES_TO_COMPARE = 8
 CHILD = "thinmaps.measure.heap_child"
 
 
 def bench(
     model: Model,
-    images: str | Path | Sequence[Array] | Array | None = None,
+    images: Images | None = None,
     *,
     rounds: int = ROUNDS,
     progress: Progress | None = None,
@@ -60,9 +56,7 @@ def bench(
         BadData: no picture can be used.
     """
     source = model.plan.source
-    if len(source.inputs) != 1:
-        raise BadArgument(f"bench feeds networks of one input, this has {', '.join(source.inputs)}")
-    pictures = _pictures(model, images)
+    pictures = network_inputs(model, images)
     real = [real_values(picture, model.preprocessing)[None] for picture in pictures]
     with TemporaryDirectory(prefix="thinmaps-") as folder:
         plain, coded = Path(folder) / "plain.onnx", Path(folder) / "coded.onnx"
@@ -81,23 +75,6 @@ def bench(
         max_step=round(float(difference.max())),
         rounds=rounds,
     )
-
-
-def _pictures(model: Model, images: str | Path | Sequence[Array] | Array | None) -> list[Array]:
-    """Network inputs to compare on."""
-    source = model.plan.source
-    spec = source.maps[source.inputs[0]]
-    if images is None:
-        generator = np.random.default_rng(0)
-        if spec.dtype == "uint8":
-            return [generator.integers(0, 256, spec.shape, np.uint8)]
-        return [generator.standard_normal(spec.shape, np.float32)]
-    given = [images] if isinstance(images, np.ndarray) else images
-    chosen = open_pictures(given).at_most(PICTURES_TO_COMPARE)
-    return [
-        network_values(name, picture, spec.shape, model.preprocessing)
-        for name, picture in chosen.read()
-    ]
 
 
 def _steps_apart(
@@ -130,13 +107,6 @@ def steps_apart(
     return np.concatenate(found)
 
 
-def our_run(plan: Plan, picture: Array, threads: int = 1) -> Callable[[], object]:
-    """One inference of an engine for `plan`, into buffers made before."""
-    engine = Engine(plan, threads=threads)
-    outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
-    return lambda: engine.run_into([picture], outputs)
-
-
 def peer_run(exported: Path, values: Array, threads: int = 1) -> Callable[[], object]:
     """One inference of ONNX Runtime, its input bound."""
     session = open_peer(exported, threads=threads)
@@ -165,6 +135,6 @@ def _peaks(
 
 
 def _contestant(name: str, timing: Timing, peak_bytes: int) -> Contestant:
-    """Medians and quartiles in milliseconds."""
-    low, middle, high = quartiles(timing.clock)
-    return Contestant(name, middle, peak_bytes, low, high, 1000 * median(timing.cpu))
+    """Medians and tenths in milliseconds."""
+    clock, cpu = spread(timing.clock), spread(timing.cpu)
+    return Contestant(name, clock.median, peak_bytes, clock.p10, clock.p90, cpu.median)

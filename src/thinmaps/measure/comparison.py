@@ -10,9 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contestant:
-    """One side. `ms` is the median of a run in milliseconds, between `ms_low` and `ms_high`
-    (the quartiles); `cpu_ms` the median of the process's CPU time, all threads together.
-    `peak_bytes` is the largest live heap of one warm run, weights and pictures excluded.
+    """One side. `ms` is the median of a run in milliseconds, `ms_low` and `ms_high` what a tenth
+    of the rounds lie below and above; `cpu_ms` is the median of the process's CPU time, all
+    threads together. `peak_bytes` is the largest live heap of one warm run, weights and pictures
+    excluded.
     """
 
     name: str

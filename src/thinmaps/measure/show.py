@@ -10,6 +10,7 @@ from rich.text import Text
 from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
 from thinmaps.measure.comparison import Comparison
 from thinmaps.measure.prediction import Prediction, Predictions
+from thinmaps.measure.profile import Profile, Share
 from thinmaps.measure.report import MapRow, Report
 from thinmaps.measure.words import bytes_in_words, percent, times
 
@@ -73,7 +74,7 @@ def _cells(row: MapRow) -> tuple[RenderableType, ...]:
 def comparison_table(found: Comparison) -> RenderableType:
     """Both sides, and how far apart their answers are."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "time", "quartiles", "CPU time", "peak of live heap"):
+    for name in ("", "time", "p10 to p90", "CPU time", "peak of live heap"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for side in (found.ours, found.peer):
         table.add_row(
@@ -90,6 +91,50 @@ def comparison_table(found: Comparison) -> RenderableType:
         f"largest difference {found.max_step}; median of {found.rounds} interleaved rounds"
     )
     return Group(table, Text(said, "dim"))
+
+
+def profile_tables(found: Profile) -> RenderableType:
+    """Nodes and kinds, the longest first, and the limits that they stand beside."""
+    nodes = _profile_table("node", "kind")
+    for node in found.nodes:
+        nodes.add_row(Text(node.node), node.kind, *_profile_cells(node))
+    nodes.add_row("total", "", *_profile_cells(found.total), style="bold")
+    kinds = _profile_table("kind")
+    for kind in found.kinds:
+        kinds.add_row(kind.kind, *_profile_cells(kind))
+    limits = found.limits
+    said = (
+        f"{found.machine}, {limits.isa}: at most {limits.products_per_second / 1e9:,.0f} billion "
+        f"products a second in registers, {limits.copied_bytes_per_second / 1e9:,.0f} GB/s copied "
+        f"within the L2 cache; a whole run takes {found.run_ms:.2f} ms of CPU (medians of "
+        f"{found.rounds})"
+    )
+    return Group(nodes, Text(), kinds, Text(), Text(said, "dim"))
+
+
+def _profile_table(*names: str) -> Table:
+    """An empty table of shares."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("steps", "rows", "ms", "share", "rate", "limit ms", "of limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _profile_cells(found: Share) -> tuple[str, ...]:
+    """The figures of a share; the rate is of its products where it has some, else of its bytes."""
+    seconds = max(found.ms, 1e-6) / 1000
+    work, unit = (found.products, "GMAC/s") if found.products else (found.moved_bytes, "GB/s")
+    return (
+        f"{found.steps:,}",
+        f"{found.rows:,}",
+        f"{found.ms:.3f}",
+        f"{100 * found.share:.1f} %",
+        f"{work / seconds / 1e9:.1f} {unit}",
+        f"{found.limit_ms:.3f}",
+        f"{100 * found.limit_ms / max(found.ms, 1e-6):.0f} %",
+    )
 
 
 def evaluation_table(found: Classification | Detections | Segmentation) -> RenderableType:

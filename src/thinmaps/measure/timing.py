@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median, quantiles
 
 Progress = Callable[[str, int, int], None]
 
@@ -21,14 +21,30 @@ class Timing:
     cpu: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds of the rounds: the median, and what a tenth of them lie below and above."""
+
+    median: float
+    p10: float
+    p90: float
+
+
 def interleaved(
-    runs: Sequence[Callable[[], object]], rounds: int, progress: Progress | None = None
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    progress: Progress | None = None,
+    pause_seconds: float = 0.0,
 ) -> list[Timing]:
-    """Time every run once per round, after two warm ones; `rounds` is at least 2."""
+    """Time every run once per round, after two warm ones; `rounds` is at least 2.
+
+    Before each timing is a pause, in which threads of the others that wait awake fall asleep.
+    """
     repeats = [_repeats(run) for run in runs]
     samples: list[list[tuple[float, float]]] = [[] for _ in runs]
     for done in range(1, rounds + 1):
         for run, count, taken in zip(runs, repeats, samples, strict=True):
+            time.sleep(pause_seconds)
             clock, cpu = time.perf_counter(), time.process_time()
             for _ in range(count):
                 run()
@@ -40,10 +56,14 @@ def interleaved(
     return [Timing(*(tuple(column) for column in zip(*taken, strict=True))) for taken in samples]
 
 
-def quartiles(seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile of at least two samples, in milliseconds."""
-    low, middle, high = quantiles([1000 * sample for sample in seconds], n=4)
-    return low, middle, high
+def spread(seconds: Sequence[float]) -> Spread:
+    """Of at least two samples.
+
+    >>> spread([0.003, 0.001, 0.002])
+    Spread(median=2.0, p10=1.2, p90=2.8)
+    """
+    tenths = quantiles([1000 * sample for sample in seconds], n=10, method="inclusive")
+    return Spread(1000 * median(seconds), tenths[0], tenths[-1])
 
 
 def _repeats(run: Callable[[], object]) -> int:
