@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thinmaps.errors import ThinmapsError
     from thinmaps.file import Model, load, save
     from thinmaps.inference import Engine
+    from thinmaps.profiling import profile
     from thinmaps.types import MapSpec, Preprocessing
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "ThinmapsError": "thinmaps.errors",
     "compress": "thinmaps.compression",
     "load": "thinmaps.file",
+    "profile": "thinmaps.profiling",
     "save": "thinmaps.file",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "ThinmapsError",
     "compress",
     "load",
+    "profile",
     "save",
 ]
 

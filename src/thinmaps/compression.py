@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,27 +23,19 @@ import onnx
 from numpy.typing import NDArray
 
 from thinmaps import codecs
-from thinmaps.calibrate.calibration import calibrate as calibrate_network
-from thinmaps.calibrate.calibration import fill_quantisation
-from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
 from thinmaps.codecs.base import Codec
-from thinmaps.errors import BadArgument, BadModel, ThinmapsError
+from thinmaps.errors import BadArgument, ThinmapsError
 from thinmaps.file import Model, Provenance
-from thinmaps.graph.float_network import FloatNetwork, MapQuantisation
 from thinmaps.graph.network import Network
-from thinmaps.graph.onnx_reader import normalise, read_model
-from thinmaps.graph.quantise import maps_to_quantise, quantise
-from thinmaps.measure.evaluate import drop_of, labelled_pictures
+from thinmaps.measure.evaluate import drop_of
 from thinmaps.measure.float_model import sha256_of
 from thinmaps.measure.prediction import check_names
 from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
-from thinmaps.run.engine import Engine
+from thinmaps.prepared import Pictures, Prepared, Progress
 from thinmaps.types import MapSpec, Preprocessing
 
-Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
-Progress = Callable[[str, int, int], None]
 Schedule = Literal["layer", "stream", "mixed"]
 
 # A lossy codec's tables are fitted on this many calibration pictures, and on about so many bytes
@@ -105,24 +97,29 @@ def compress(
     """
     settings = Settings(size, schedule, stripe_rows, arena_bytes, codec)
     _check_codecs(codec)
-    source = _Source.open(model, settings.size)
-    chosen = _preprocessing(source.network, preprocessing)
-    pictures, classes = _calibration_pictures(calibrate, labels)
-    networks = _quantised(source, pictures, chosen, progress)
-    plan = _planned(networks, pictures, chosen, settings)
+    prepared = Prepared.open(
+        model,
+        calibrate,
+        preprocessing=preprocessing,
+        labels=labels,
+        size=size,
+        progress=progress,
+    )
+    source, pictures = prepared.source, prepared.pictures
+    plan = _planned(prepared, settings)
     compressed = Model(
         plan=plan,
         tail=source.network.tail,
-        preprocessing=chosen,
+        preprocessing=prepared.preprocessing,
         labels=tuple(names),
         provenance=_provenance(model, settings, len(pictures) if pictures else 0),
-        notes=(*source.network.notes, *networks.notes, *_without_use(settings, plan)),
+        notes=(*source.network.notes, *prepared.networks.notes, *_without_use(settings, plan)),
     )
     check_names(compressed)
-    if pictures is None or chosen is None:
+    if pictures is None or prepared.preprocessing is None:
         return compressed
-    checked = compressed if settings.size is None else _at_own_size(compressed, source, networks)
-    drop, missed = drop_of(checked, source.model, pictures, classes, progress)
+    checked = compressed if settings.size is None else _at_own_size(compressed, prepared)
+    drop, missed = drop_of(checked, source.model, pictures, prepared.classes, progress)
     return replace(compressed, drop=drop, notes=(*compressed.notes, *missed))
 
 
@@ -133,135 +130,15 @@ def _without_use(settings: Settings, plan: Plan) -> tuple[str, ...]:
     return (f"this plan holds no map whole, so codec {settings.codec} has nothing to do",)
 
 
-def _at_own_size(compressed: Model, source: _Source, networks: _Networks) -> Model:
+def _at_own_size(compressed: Model, prepared: Prepared) -> Model:
     """The same network and codecs at the file's own size, where its pictures belong."""
-    plan = build(networks.own, codecs=compressed.plan.codecs, schedule="layer")
-    return replace(compressed, plan=plan, tail=source.own_network.tail)
+    plan = build(prepared.networks.own, codecs=compressed.plan.codecs, schedule="layer")
+    return replace(compressed, plan=plan, tail=prepared.source.own_network.tail)
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """The model as read: for the planned size, and at its own size for calibration."""
-
-    model: onnx.ModelProto
-    network: FloatNetwork
-    own_model: onnx.ModelProto
-    own_network: FloatNetwork
-
-    @classmethod
-    def open(cls, given: str | Path | onnx.ModelProto, size: tuple[int, int] | None) -> _Source:
-        """Read and normalise; errors name the file."""
-        model = given if isinstance(given, onnx.ModelProto) else read_model(given)
-        try:
-            network, clean = normalise(model, size)
-            if size is None:
-                return cls(model, network, clean, network)
-            own_network, own_clean = normalise(model)
-        except BadModel as error:
-            named = "" if isinstance(given, onnx.ModelProto) else f"{given}: "
-            raise type(error)(f"{named}{error}") from None
-        return cls(model, network, own_clean, own_network)
-
-
-def _preprocessing(network: FloatNetwork, given: Preprocessing | None) -> Preprocessing | None:
-    """Preprocessing for the network's channels; None where its input is no picture."""
-    channels = [network.shapes[name][2] for name in network.inputs]
-    if given is None and channels not in ([1], [3]):
-        return None
-    chosen = given or Preprocessing()
-    if len(chosen.mean) == 1:
-        chosen = replace(chosen, mean=chosen.mean * channels[0], std=chosen.std * channels[0])
-    if len(chosen.mean) != channels[0]:
-        raise BadArgument(
-            f"the network's input has {channels[0]} channels, preprocessing is for "
-            f"{len(chosen.mean)}: give as many means and stds, or one for all (--mean, --std)"
-        )
-    return chosen
-
-
-def _calibration_pictures(
-    given: Pictures | None, labels: str | Path | None
-) -> tuple[PictureSet | None, tuple[int, ...] | None]:
-    """The picture set, and its classes where labels are given."""
-    if given is None:
-        return None, None
-    if labels is None:
-        return open_pictures(given), None
-    if not isinstance(given, str | Path):
-        raise BadArgument(f"labels name files of a folder, got {type(given).__name__} of pictures")
-    return labelled_pictures(given, labels)
-
-
-@dataclass(frozen=True, eq=False)
-class _Networks:
-    """The uint8 network at the planned size and at the file's own, and how it was made."""
-
-    planned: Network
-    own: Network
-    notes: tuple[str, ...]
-
-
-def _quantised(
-    source: _Source,
-    pictures: PictureSet | None,
-    preprocessing: Preprocessing | None,
-    progress: Progress | None,
-) -> _Networks:
-    """The uint8 networks: by calibration, or as a QDQ file says."""
-    if source.network.quantisation is not None:
-        maps, note = _stored_quantisation(source, pictures, preprocessing, progress)
-        notes: tuple[str, ...] = (note,)
-
-        def apply(network: FloatNetwork) -> Network:
-            return quantise(network, maps, preprocessing=preprocessing)
-
-    elif pictures is None:
-        raise BadArgument(
-            "a float network needs calibration pictures: give a folder, an .npy or .npz file "
-            "(--calibrate)"
-        )
-    else:
-        found = calibrate_network(
-            source.own_model,
-            source.own_network,
-            pictures.fitting(),
-            preprocessing,
-            progress=progress,
-        )
-        skipped = f", {len(found.skipped)} skipped: {found.skipped[0]}" if found.skipped else ""
-        notes = (f"calibrated on {found.pictures} pictures{skipped}", *found.notes)
-        apply = found.apply
-    planned = apply(source.network)
-    own = planned if source.own_network is source.network else apply(source.own_network)
-    return _Networks(planned, own, notes)
-
-
-def _stored_quantisation(
-    source: _Source,
-    pictures: PictureSet | None,
-    preprocessing: Preprocessing | None,
-    progress: Progress | None,
-) -> tuple[Mapping[str, MapQuantisation], str]:
-    """A QDQ file's scales and zero points; maps that it leaves out are calibrated."""
-    network = source.own_network
-    assert network.quantisation is not None
-    missing = [name for name in maps_to_quantise(network) if name not in network.quantisation]
-    if not missing or pictures is None:
-        return network.quantisation, "quantised as the QDQ file says, no calibration"
-    filled = fill_quantisation(
-        source.own_model, network, pictures.fitting(), preprocessing, progress=progress
-    )
-    return filled, f"quantised as the QDQ file says; {len(missing)} maps without were calibrated"
-
-
-def _planned(
-    networks: _Networks,
-    pictures: PictureSet | None,
-    preprocessing: Preprocessing | None,
-    settings: Settings,
-) -> Plan:
+def _planned(prepared: Prepared, settings: Settings) -> Plan:
     """The plan, with the requested codecs fitted on calibration pictures."""
-    network = networks.planned
+    network = prepared.networks.planned
 
     def planned(chosen: Mapping[str, Codec]) -> Plan:
         return build(
@@ -277,10 +154,10 @@ def _planned(
         assert bare is not None
         return bare
     requested = _requested(network, settings.codec, bare)
-    samples = _samples(networks.own, requested, pictures, preprocessing)
+    samples = _samples(prepared, requested)
     return planned(
         {
-            name: fit_codec(request, networks.own, name, samples.get(name))
+            name: fit_codec(request, prepared.networks.own, name, samples.get(name))
             for name, request in requested.items()
         }
     )
@@ -349,29 +226,19 @@ def fit_codec(
         raise type(error)(f"map {name!r}: {error}") from None
 
 
-def _samples(
-    network: Network,
-    requested: Mapping[str, str],
-    pictures: PictureSet | None,
-    preprocessing: Preprocessing | None,
-) -> dict[str, NDArray[np.uint8]]:
+def _samples(prepared: Prepared, requested: Mapping[str, str]) -> dict[str, NDArray[np.uint8]]:
     """Values of the maps that lossy codecs are asked for, (pictures, h, w, c)."""
     wanted = [name for name, request in requested.items() if not _unfitted(request).lossless]
     if not wanted:
         return {}
-    if pictures is None:
+    if prepared.pictures is None:
         raise BadArgument("a lossy codec is fitted on pictures: give some (--calibrate)")
-    observer = Engine(build(network.ending_in(wanted), schedule="layer"))
-    chosen = pictures.fitting().at_most(CODEC_PICTURES)
+    chosen = prepared.pictures.fitting().at_most(CODEC_PICTURES)
     # Whole rows, evenly spread, so that a large map's samples stay small.
-    every = {
-        name: -(-network.maps[name].raw_bytes * len(chosen) // CODEC_SAMPLE_BYTES)
-        for name in wanted
-    }
+    maps = prepared.networks.own.maps
+    every = {name: -(-maps[name].raw_bytes * len(chosen) // CODEC_SAMPLE_BYTES) for name in wanted}
     found: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in wanted}
-    shape = network.maps[network.inputs[0]].shape
-    for title, picture in chosen.read():
-        values = observer.maps(network_values(title, picture, shape, preprocessing))
+    for values in prepared.observed(wanted, chosen):
         for name in wanted:
             found[name].append(values[name][:: every[name]].copy())
     return {name: np.stack(values) for name, values in found.items()}

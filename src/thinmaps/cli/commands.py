@@ -14,6 +14,7 @@ from thinmaps.cli.printing import (
     say,
     show_comparison,
     show_evaluation,
+    show_map_profile,
     show_predictions,
     show_profile,
     show_report,
@@ -38,6 +39,11 @@ Calibrate = Annotated[
     str | None,
     typer.Option(metavar="PICTURES", help="A folder, .npy or .npz. Not needed for QDQ files."),
 ]
+Mean = Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")]
+Std = Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")]
+Order = Annotated[options.Order | None, typer.Option(help="Channels as trained.")]
+Fit = Annotated[options.Fit | None, typer.Option(help="Pictures of other sizes.")]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Of the input.")]
 Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where it goes.")]
 
 
@@ -58,11 +64,11 @@ def compress(
     model: OnnxFile,
     output: Output,
     calibrate: Calibrate = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c.")] = None,
-    order: Annotated[options.Order | None, typer.Option(help="Channels as trained.")] = None,
-    fit: Annotated[options.Fit | None, typer.Option(help="Pictures of other sizes.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the input.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    order: Order = None,
+    fit: Fit = None,
+    size: Size = None,
     codec: Annotated[
         list[str] | None,
         typer.Option(metavar="[EDGE=]ID[:OPTIONS]", help="Such as cat=narrow:4, or zero_bitmap."),
@@ -130,6 +136,31 @@ def show(
         write_page(loaded, html, title=Path(model).stem)
         say(f"wrote {html}")
     show_report(loaded, json)
+
+
+@app.command()
+def profile(
+    model: OnnxFile,
+    images: Annotated[str | None, typer.Option(help="A folder of pictures, .npy or .npz.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    order: Order = None,
+    fit: Fit = None,
+    size: Size = None,
+    json: Json = False,
+) -> None:
+    """Say what the maps of a network cost, and how well each would compress."""
+    from thinmaps.profiling import profile as profile_network
+
+    with LateBar() as bar:
+        found = profile_network(
+            model,
+            images,
+            preprocessing=options.preprocessing(mean, std, order, fit),
+            size=options.size(size),
+            progress=bar,
+        )
+    show_map_profile(found, json)
 
 
 @app.command(name="eval")

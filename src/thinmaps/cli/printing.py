@@ -14,6 +14,7 @@ from thinmaps.measure import show
 from thinmaps.measure.comparison import Comparison
 from thinmaps.measure.counting import count
 from thinmaps.measure.evaluate import Evaluation
+from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Predictions
 from thinmaps.measure.profile import Profile
 from thinmaps.measure.report import report
@@ -61,6 +62,18 @@ def show_predictions(found: Predictions, as_json: bool) -> None:
         print_json(found.to_json())
     else:
         print_table(show.prediction_tables(found))
+
+
+def show_map_profile(found: NetworkProfile, as_json: bool) -> None:
+    """What the maps cost and how they would compress."""
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_table(show.map_profile_table(found))
+    say(
+        f"* worth treating: alive at the peak (node {found.peak_node}, {found.peak_bytes:,} bytes "
+        f"at once) or most of the {found.traffic_bytes:,} bytes that a layer-by-layer machine moves"
+    )
 
 
 def show_evaluation(found: Evaluation, as_json: bool) -> None:

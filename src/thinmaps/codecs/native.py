@@ -18,6 +18,9 @@ from thinmaps.codecs.base import Codec, UInt8Array
 from thinmaps.errors import UnknownCodec
 from thinmaps.types import MapSpec
 
+# From the least to the best.
+ISAS = ("portable", "avx2", "avx512", "amx")
+
 
 class Implementation(Protocol):
     """What a codec and its native twin have in common; `Codec` says what each promises."""
@@ -87,6 +90,11 @@ def implementations(codec: Codec) -> dict[str, Implementation]:
     """Every implementation by name: "reference", and "native-<instruction set>" for each twin."""
     native = {f"native-{isa}": twin for isa, twin in twins(codec).items()}
     return {"reference": codec, **native}
+
+
+def fastest(codec: Codec) -> Implementation:
+    """The twin for the best instruction set that this machine has, else the reference."""
+    return max(twins(codec).items(), key=lambda item: ISAS.index(item[0]), default=("", codec))[1]
 
 
 def check_native(codec: Codec) -> None:

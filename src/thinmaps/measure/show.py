@@ -9,6 +9,7 @@ from rich.text import Text
 
 from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
 from thinmaps.measure.comparison import Comparison
+from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.profile import Profile, Share
 from thinmaps.measure.report import MapRow, Report
@@ -135,6 +136,34 @@ def _profile_cells(found: Share) -> tuple[str, ...]:
         f"{found.limit_ms:.3f}",
         f"{100 * found.limit_ms / max(found.ms, 1e-6):.0f} %",
     )
+
+
+def map_profile_table(found: NetworkProfile) -> RenderableType:
+    """One line per map, those worth treating marked, and all of them together."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("map", overflow="ellipsis", no_wrap=True)
+    table.add_column("h x w x c", no_wrap=True)
+    ids = list(found.ratios)
+    for name in ("bytes", "moved", "peak", "zeros", "entropy", *ids):
+        table.add_column(name, justify="right", no_wrap=True)
+    worth = set(found.worth_treating)
+    for row in found.maps:
+        seen = ("-", "-")
+        if row.zeros is not None and row.entropy_bits is not None:
+            seen = (f"{row.zeros:.0%}", f"{row.entropy_bits:.2f} bits")
+        table.add_row(
+            Text(f"{row.name}{' *' if row.name in worth else ''}"),
+            "x".join(map(str, row.shape)),
+            f"{row.raw_bytes:,}",
+            f"{row.traffic_bytes:,}",
+            f"{row.peak_bytes:,}",
+            *seen,
+            *(times(row.ratios[codec]) for codec in ids),
+        )
+    together = (times(ratio) for ratio in found.ratios.values())
+    sums = (f"{found.raw_bytes:,}", f"{found.traffic_bytes:,}", f"{found.peak_bytes:,}")
+    table.add_row("all", "", *sums, "", "", *together, style="bold")
+    return table
 
 
 def evaluation_table(found: Classification | Detections | Segmentation) -> RenderableType:
