@@ -6,16 +6,17 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kNarrow, kRaw, kZeroBitmap;
+extern const CodecKernel kBlockWidth, kNarrow, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
+extern const CodecKernel kBlockWidthAvx2;
 extern const CodecKernel kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
-      kNarrow,     kRaw,          kZeroBitmap,
+      kBlockWidth,     kNarrow,     kRaw,          kZeroBitmap,
 #if defined(__x86_64__)
-      kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512,
+      kBlockWidthAvx2, kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512,
 #endif
   };
   return kKernels;

@@ -14,6 +14,7 @@ import pytest
 from small_models import small_model
 from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
 
+from thinmaps.codecs.block_width import BlockWidth
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument
@@ -311,6 +312,19 @@ def test_a_codec_function_gives_what_the_codec_restores(bits: int) -> None:
     ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
     (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
     np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), ours, strict=True)
+
+
+@pytest.mark.parametrize("weights", [None, np.geomspace(1, 100, 8)])
+def test_steps_are_exported_as_a_table_per_channel(weights) -> None:
+    network = chain(3)
+    inputs = inputs_of(network, 3)
+    edge = "conv_2:0"
+    raw = run_network(network, inputs)[edge]
+    codec = BlockWidth.fit(network.maps[edge], raw[None], weights, step=300)
+    ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
+    (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
+    np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), ours, strict=True)
+    assert not np.array_equal(ours, run_network(network, inputs)[network.outputs[0]])
 
 
 def test_edges_with_the_same_arithmetic_share_a_function_and_lossless_codecs_need_none() -> None:

@@ -5,6 +5,7 @@
 
 #include "codec.h"
 #include "little_endian.h"
+#include "sub_bytes.h"
 
 #if defined(__x86_64__)
 #define THINMAPS_AVX2 [[gnu::flatten, gnu::target("avx2,bmi2")]]
@@ -53,23 +54,6 @@ bool ReadTables(const CodecSpec& spec, Tables* tables) {
 
 size_t RowBytes(const CodecSpec& spec, size_t bits) {
   return (static_cast<size_t>(spec.width) * static_cast<size_t>(spec.channels) * bits + 7) / 8;
-}
-
-// Eight codes, one per byte, to the low 8 * bits bits, and back: fields double in three rounds.
-uint64_t Gather(uint64_t codes, size_t bits) {
-  const size_t gap = 8 - bits;
-  codes = (codes & 0x00FF00FF00FF00FF) | (codes & 0xFF00FF00FF00FF00) >> gap;
-  codes = (codes & 0x0000FFFF0000FFFF) | (codes & 0xFFFF0000FFFF0000) >> 2 * gap;
-  return (codes & 0x00000000FFFFFFFF) | (codes & 0xFFFFFFFF00000000) >> 4 * gap;
-}
-
-uint64_t Scatter(uint64_t packed, size_t bits) {
-  const auto field = [bits](size_t codes) { return (uint64_t{1} << codes * bits) - 1; };
-  packed = (packed & field(4)) | (packed >> 4 * bits & field(4)) << 32;
-  packed = (packed & field(2) * 0x0000000100000001) |
-           (packed >> 2 * bits & field(2) * 0x0000000100000001) << 16;
-  return (packed & field(1) * 0x0001000100010001) | (packed >> bits & field(1) * 0x0001000100010001)
-                                                        << 8;
 }
 
 // Writes ceil(count * bits / 8) of `room` bytes and overwrites up to 7 behind them that are inside;

@@ -135,21 +135,17 @@ class Steps:
         restored = self.values(self.symbols(rows, zero_point), zero_point)
         return (StandardOperator("Gather", (restored.astype(np.float32),)),)
 
-    def native_integers(self) -> Int32Array:
-        """The one number that steps.h reads beside the tables."""
-        return np.array([self.symbol_limit], np.int32)
-
     def native_tables(self, spec: MapSpec) -> UInt8Array:
-        """Tables of steps.h: three of uint16 in the machine's byte order, then two of uint8.
+        """Tables of steps.h, one byte per channel each.
 
-        A table holds the channels in order and begins again behind them, `TABLE_LOOKAHEAD` values
-        more than there are channels.
+        They are the low and the high bytes of multiplier, offset and step, then fold and largest. A
+        table begins again behind its channels and goes on for `TABLE_LOOKAHEAD` bytes.
         """
         wide = (self._multiplier(), self._offset(), self.step)
-        narrow = (self.fold(spec.zero_point), self.largest(spec.zero_point))
+        rows = [row for table in wide for row in (table & 255, table >> 8)]
+        rows += [self.fold(spec.zero_point), self.largest(spec.zero_point)]
         channel = np.arange(spec.channels + TABLE_LOOKAHEAD) % spec.channels % self.step.size
-        tables = [table[channel].astype(np.uint16).view(np.uint8) for table in wide]
-        return np.concatenate([*tables, *(table[channel].astype(np.uint8) for table in narrow)])
+        return np.concatenate([row[channel] for row in rows]).astype(np.uint8)
 
     def _multiplier(self) -> Int32Array:
         return ((1 << 19) + self.step // 2) // self.step
