@@ -14,14 +14,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEPENDENCIES := $(VENV)/.dependencies
 CORE := $(VENV)/.core
 CXX_FILES := $(shell find native src/thinmaps -name '*.cc' -o -name '*.h')
-PYTHON_FILES := src tests tools $(wildcard benchmarks)
+PYTHON_FILES := src tests tools $(wildcard benchmarks examples)
 # Two builds at a time would write the same files; macOS has no flock and builds without.
 LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native hostile fuzz bench bench-memory bench-accuracy docs \
-	size demo sanitize clean
+	size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -101,5 +101,8 @@ size: ## lines of functions and files, and the change against main
 demo: setup ## the whole main job on data that ships; ends with demo-out/*.html
 	$(VENV)/bin/thinmaps demo -o demo-out
 
+examples: setup ## a 4K picture in 2 MB, beside tiles and ONNX Runtime; OPTIONS=--no-peer is quicker
+	$(PYTHON) examples/seamless_4k.py -o seamless-out $(OPTIONS)
+
 clean: ## what was built, .venv included
-	rm -rf build dist demo-out $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf build dist demo-out seamless-out $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage

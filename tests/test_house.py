@@ -18,7 +18,9 @@ from thinmaps import errors
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "src" / "thinmaps"
 PYTHON_FILES = sorted(
-    path for room in ("src", "tests", "tools") for path in (CHECKOUT / room).rglob("*.py")
+    path
+    for room in ("src", "tests", "tools", "examples")
+    for path in (CHECKOUT / room).rglob("*.py")
 )
 CXX_FILES = sorted(
     path

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples run, small, and what they say holds: no seam in the stream, seams between tiles."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thinmaps.plan.build import build
+from thinmaps.run.engine import Engine
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SIZE, TILE = (160, 224), 96
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the example leaves."""
+    folder = tmp_path_factory.mktemp("seamless")
+    script = [sys.executable, str(EXAMPLES / "seamless_4k.py")]
+    options = ["--size", "160x224", "--tile", str(TILE), "--no-peer", "-o", str(folder)]
+    done = subprocess.run([*script, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(left: Path) -> dict[str, Any]:
+    return json.loads((left / "figures.json").read_text())
+
+
+def test_rows_that_streamed_are_those_of_whole_maps(
+    left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("seamless_4k")
+    noisy = example.noisy_picture(None, SIZE)
+    engine = Engine(build(example.denoiser(SIZE).plan.source, schedule="layer"))
+    with Image.open(left / "clean.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), example.one_map(engine)(noisy))
+
+
+def test_tiles_make_seams_and_margins_as_wide_as_the_field_of_view_none(
+    figures: dict[str, Any],
+) -> None:
+    bare, wide = figures["margin_0"], figures["margin_16"]
+    assert bare["mean_beside"] > 1
+    assert bare["mean_away"] == 0
+    assert wide["largest"] == 0
+    assert figures["margin_32"]["times_the_work"] > bare["times_the_work"] > 1
+
+
+def test_the_stream_holds_neither_picture(figures: dict[str, Any]) -> None:
+    streamed, memory = figures["streamed"], figures["memory"]
+    assert streamed["arena_bytes"] == memory["whole_arena_bytes"]
+    assert memory["whole_arena_bytes"] < memory["whole_layer_by_layer_bytes"] / 10
+
+
+def test_its_pictures_show_the_crossing(left: Path) -> None:
+    with Image.open(left / "seam.png") as shown, Image.open(left / "difference.png") as difference:
+        assert shown.size == (3 * (3 * 160 + 4), 3 * 120)
+        assert np.asarray(difference).any()
+
+
+def test_sizes_that_cannot_be_shown_are_refused() -> None:
+    command = [sys.executable, str(EXAMPLES / "seamless_4k.py"), "--size", "64x64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "at least 120x160" in done.stderr
