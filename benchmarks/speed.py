@@ -2,17 +2,20 @@
 """Time and memory of one inference beside ONNX Runtime and OpenVINO.
 
     python benchmarks/speed.py [--networks NAME|FILE.onnx ...] [--sizes HxW ...] [--rounds N]
-                               [--threads N] [--json | --markdown] [--output [FILE]]
+                               [--threads N ...] [--json | --markdown] [--output [FILE]]
+    python benchmarks/speed.py --read FILE --markdown
 
 Peers run the QDQ file that `export` writes for the same network, up to its last maps; ONNX Runtime
-runs the float network too, and OpenVINO, where it is installed, also what its own quantiser makes
-of it, where that is installed (nncf).
+runs the float network too, each with its memory arena and without, and OpenVINO, where it is
+installed, also what its own quantiser makes of the float network, where that is installed (nncf).
 
-Nobody is timed before its answer on the timed picture is verified (see `contenders`). Then all take
-turns. With one thread CPU time of the process counts, which a busy machine hardly stretches; with
-more, time on the clock. Memory, counted in a process of its own with one thread: the live heap of a
-warm run (thinmaps; ONNX Runtime without its arena allocator), and for OpenVINO what `openvino_peer`
-says. Weights and the picture are excluded. MB are 10^6 bytes.
+Nobody is timed before its answer on the timed picture is verified, and nobody whose answer is wrong
+(`thinmaps.measure.contenders` says what that means; NNCF's, with scales of its own, need not
+agree: how far every side correlates with the float network is written beside). Then all take turns,
+as `thinmaps.measure.bench` says: CPU time of the process with one thread, time on the clock with
+more. Memory: the live heap of a warm run (ONNX Runtime with its arena, which keeps it: of the first
+runs; OpenVINO: growth of resident memory over the first), without weights and picture; beside it
+the largest resident memory of a process that does nothing else, with everything. MB are 10^6 bytes.
 
 Ranges hardly change the time, so a few pictures calibrate. The ResNets have random weights.
 """
@@ -20,13 +23,14 @@ Ranges hardly change the time, so a few pictures calibrate. The ResNets have ran
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
-import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,30 +38,37 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino_peer
-from contenders import (
-    OPENVINO,
-    OPENVINO_NNCF,
-    ORT_FLOAT,
-    ORT_INT8,
-    OURS,
-    Contender,
-    contenders,
-    lay_out,
-)
+from nncf_peer import OPENVINO_NNCF, nncf_entries
 from resnets import resnet18, resnet50
 
+from thinmaps import _core
 from thinmaps.calibrate.calibration import Calibration, calibrate
+from thinmaps.calibrate.float_maps import real_values
 from thinmaps.calibrate.picture_set import network_values, open_pictures
 from thinmaps.file import Model
 from thinmaps.graph.onnx_reader import normalise, read_model
-from thinmaps.measure.timing import Spread, Timing, interleaved, spread
+from thinmaps.measure import openvino_peer
+from thinmaps.measure.bench import compare
+from thinmaps.measure.comparison import Contestant
+from thinmaps.measure.contenders import (
+    ARENA_OFF,
+    OPENVINO,
+    ORT_FLOAT,
+    ORT_INT8,
+    OURS,
+    Entry,
+    Task,
+    asker,
+    correlation,
+    lay_out,
+)
+from thinmaps.measure.profile import machine_name
 from thinmaps.plan.build import build
 from thinmaps.types import Preprocessing
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("THINMAPS_ASSETS", CHECKOUT.parent / "shared" / "assets"))
-OUTPUT = CHECKOUT / "benchmarks" / "results" / "speed.json"
+RESULTS = CHECKOUT / "benchmarks" / "results"
 HALF = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 BUILT = {"resnet18": resnet18, "resnet50": resnet50}
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", *BUILT)
@@ -68,26 +79,15 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A contender's times and memory; None for one whose answer was wrong."""
-
-    name: str
-    within_a_step: float
-    correlation: float
-    cpu_ms: Spread | None = None
-    ms: Spread | None = None
-    peak_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class Result:
-    """One network at one size (height, width)."""
+    """One network at one size (height, width). `float_correlation` is by the names of the sides:
+    how far their answers correlate with the float network's."""
 
     network: str
     size: tuple[int, int]
-    threads: int
     arena_bytes: int
-    contenders: tuple[Measured, ...]
+    float_correlation: dict[str, float]
+    rows: tuple[Contestant, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Source:
 
     name: str
     model: onnx.ModelProto
-    picture: Array
+    pictures: list[Array]
     calibration: Calibration
     preprocessing: Preprocessing
 
@@ -109,7 +109,7 @@ class Source:
         network, clean = normalise(model)
         pictures = some_pictures(assets)
         calibration = calibrate(clean, network, pictures, preprocessing)
-        return cls(file.stem, model, pictures[0], calibration, preprocessing)
+        return cls(file.stem, model, pictures, calibration, preprocessing)
 
 
 def file_of(name: str, assets: Path) -> Path:
@@ -126,46 +126,58 @@ def some_pictures(assets: Path) -> list[Array]:
     return [picture for _, picture in open_pictures(folder).at_most(CALIBRATION_PICTURES).read()]
 
 
-def measure(source: Source, size: tuple[int, int], rounds: int, threads: int) -> Result:
-    """Plan for one size, verify every contender, and time those whose answers are right."""
-    network, clean = normalise(source.model, size)
+def measure(source: Source, size: tuple[int, int], rounds: int, threads: Sequence[int]) -> Result:
+    """Plan for one size, verify every side, and time those whose answers are right."""
+    network, floats = normalise(source.model, size)
     quantised = source.calibration.apply(network)
     model = Model(build(quantised), network.tail, source.preprocessing)
     shape = quantised.maps[quantised.inputs[0]].shape
-    picture = network_values("picture", source.picture, shape, source.preprocessing)
+    fitted = [
+        network_values("picture", picture, shape, source.preprocessing)
+        for picture in source.pictures
+    ]
     with TemporaryDirectory(prefix="thinmaps-") as folder:
         room = Path(folder)
-        lay_out(model, clean, room)
-        found = list(contenders(model, picture, room, threads))
-        verified = [contender for contender in found if contender.verified]
-        timings = interleaved([contender.run for contender in verified], rounds)
-        timed = dict(zip((contender.name for contender in verified), timings, strict=True))
-        measured = tuple(measured_of(contender, timed.get(contender.name)) for contender in found)
-    return Result(source.name, size, threads, model.plan.arena_bytes, measured)
+        peers = ["onnxruntime", *(["openvino"] if openvino_peer.installed() else [])]
+        entries = lay_out(model, room, peers, floats)
+        inputs = [real_values(picture, source.preprocessing)[None] for picture in fitted]
+        entries += nncf_entries(room, inputs)
+        task = Task(model, fitted[0], room)
+        rows = compare(task, entries, threads, rounds)
+        correlations = float_correlations(task, entries)
+    return Result(source.name, size, model.plan.arena_bytes, correlations, rows)
 
 
-def measured_of(contender: Contender, timing: Timing | None) -> Measured:
-    """Count the memory of who was timed."""
-    unmeasured = Measured(contender.name, contender.within_a_step, contender.correlation)
-    if timing is None:
-        return unmeasured
-    cpu, clock = spread(timing.cpu), spread(timing.clock)
-    return replace(unmeasured, cpu_ms=cpu, ms=clock, peak_bytes=contender.count())
+def float_correlations(task: Task, entries: Sequence[Entry]) -> dict[str, float]:
+    """How far the sides' answers correlate with the float network's."""
+    peers = {entry.name: entry for entry in entries if ARENA_OFF not in entry.name}
+    floats = np.concatenate([np.ravel(x) for x in asker(peers.pop(ORT_FLOAT))(task.values)])
+    found = {peers.pop(OURS).name: correlation(floats, [task.real])}
+    return found | {
+        name: correlation(floats, asker(entry)(task.values)) for name, entry in peers.items()
+    }
 
 
 def provenance() -> dict[str, object]:
-    """The machine, the commit and the versions."""
+    """The machine, its load, the commit and the versions."""
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line for line in information.splitlines() if line.startswith("model name")]
     packages = ("thinmaps", "numpy", "onnxruntime", "openvino", "nncf")
     return {
-        "machine": models[0].partition(": ")[2] if models else platform.processor(),
+        "machine": machine_name(),
+        "isa": _core.isa(),
         "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "date": datetime.date.today().isoformat(),
         "commit": done.stdout.strip(),
         "versions": {name: version(name) for name in packages if openvino_peer.installed(name)},
     }
+
+
+def results_file() -> Path:
+    """Where this machine's results of today go."""
+    machine = re.sub(r"[^a-z0-9]+", "-", machine_name().lower()).strip("-")
+    return RESULTS / f"{machine}-{datetime.date.today().isoformat()}.json"
 
 
 MARKDOWN_HEAD = """\
@@ -173,12 +185,12 @@ MARKDOWN_HEAD = """\
 |---|---|---|---|---|---|---|"""
 
 
-def markdown_row(result: Result) -> str:
-    """A row of the README: milliseconds and MB of each side, ratios to ONNX Runtime int8."""
-    found = {measured.name: measured for measured in result.contenders}
-    sides = (OURS, ORT_INT8, ORT_FLOAT, OPENVINO, OPENVINO_NNCF)
-    figures = [figure(found.get(side), result.threads) for side in sides]
-    figures[3:] = [min(filter(None, figures[3:]), default=None)]  # the faster of OpenVINO's two
+def markdown_row(result: dict[str, Any]) -> str:
+    """A row of the README: CPU milliseconds with one thread and MB of live heap, each side at its
+    best: ONNX Runtime's time with its arena and heap without, OpenVINO's faster int8."""
+    figures = [figure(result, name) for name in (OURS, ORT_INT8, ORT_FLOAT)]
+    openvino = [figure(result, name) for name in (OPENVINO, OPENVINO_NNCF)]
+    figures.append(min(filter(None, openvino), default=None))
     cells = [
         f"{three_digits(side[0])} ms, {three_digits(side[1] / 1e6)} MB" if side else "-"
         for side in figures
@@ -187,16 +199,17 @@ def markdown_row(result: Result) -> str:
     if figures[0] and figures[1]:
         (our_ms, our_bytes), (peer_ms, peer_bytes) = figures[:2]
         ratios = [f"{our_ms / peer_ms:.2f}", f"1/{peer_bytes / our_bytes:.0f}"]
-    name = f"{result.network}, {result.size[0]}x{result.size[1]}"
+    name = f"{result['network']}, {result['size'][0]}x{result['size'][1]}"
     return f"| {' | '.join([name, *cells, *ratios])} |"
 
 
-def figure(measured: Measured | None, threads: int) -> tuple[float, int] | None:
-    """Milliseconds (of CPU with one thread, on the clock with more) and bytes."""
-    if measured is None or measured.ms is None:
+def figure(result: dict[str, Any], name: str) -> tuple[float, int] | None:
+    """CPU milliseconds with one thread, and bytes; without the arena where there is such a row."""
+    found = {row["name"]: row for row in result["rows"] if row["threads"] == 1 and row["ms"]}
+    if name not in found:
         return None
-    spread = measured.cpu_ms if threads == 1 else measured.ms
-    return spread.median, measured.peak_bytes
+    least = found.get(name + ARENA_OFF, found[name])
+    return found[name]["cpu_ms"]["median"], least["peak_bytes"]
 
 
 def three_digits(value: float) -> str:
@@ -207,15 +220,20 @@ def three_digits(value: float) -> str:
 def print_lines(result: Result) -> None:
     """A line for every side, with spread and agreement."""
     print(f"{result.network} {result.size[0]}x{result.size[1]}, arena {result.arena_bytes:,} bytes")
-    for found in result.contenders:
-        agreement = f"within a step {found.within_a_step:.5f}, correlation {found.correlation:.5f}"
-        if found.ms is None:
-            print(f"  {found.name:22} not timed: {agreement}")
+    for row in result.rows:
+        agreement = f"within a step {row.within_a_step:.5f}, correlation {row.correlation:.5f}"
+        if row.name in result.float_correlation:
+            agreement += f", with float {result.float_correlation[row.name]:.5f}"
+        if row.ms is None:
+            print(f"  {row.name:32} not timed: {agreement}")
             continue
-        cpu, peak = found.cpu_ms, found.peak_bytes / 1e6
+        kind, times = ("CPU", row.cpu_ms) if row.threads == 1 else ("clock", row.ms)
+        memory = ""
+        if row.peak_bytes is not None:
+            memory = f"{row.peak_bytes / 1e6:.2f} MB, RSS {row.peak_rss_bytes / 1e6:.0f} MB, "
         print(
-            f"  {found.name:22} {cpu.median:9.2f} ms CPU ({cpu.p10:.2f} to {cpu.p90:.2f}), "
-            f"{found.ms.median:.2f} ms, {peak:.2f} MB, {agreement}"
+            f"  {row.name:32} {row.threads} threads {times.median:9.2f} ms {kind} "
+            f"({times.p10:.2f} to {times.p90:.2f}), {memory}{agreement}"
         )
     sys.stdout.flush()
 
@@ -226,54 +244,66 @@ def size_of(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def main() -> int:
-    """Measure what is asked for, skipping networks that are not there; 1 if an answer is wrong."""
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or ONNX files")
     parser.add_argument("--sizes", nargs="*", type=size_of, default=SIZES, metavar="HxW")
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true")
     shown.add_argument("--markdown", action="store_true", help="rows of the README's table")
-    parser.add_argument("--output", nargs="?", type=Path, const=OUTPUT, help="write the JSON here")
+    parser.add_argument(
+        "--output", nargs="?", type=Path, const=results_file(), help="write the JSON here"
+    )
+    parser.add_argument("--read", type=Path, help="a JSON to show; nothing is measured")
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error(f"a spread needs at least 2 rounds, got --rounds {options.rounds}")
+    return options
+
+
+def main() -> int:
+    """Measure what is asked for, skipping networks that are not there; 1 if an answer is wrong."""
+    options = parsed()
+    if options.read:
+        print(MARKDOWN_HEAD)
+        for result in json.loads(options.read.read_text())["results"]:
+            print(markdown_row(result))
+        return 0
     for package in ("openvino", "nncf"):
         if not openvino_peer.installed(package):
             print(f"{package} is not installed: measured without it", file=sys.stderr)
     if options.markdown:
         print(MARKDOWN_HEAD)
-    results = []
+    document = {**provenance(), "rounds": options.rounds, "results": []}
+    right = True
     for name in options.networks:
         if name not in BUILT and not file_of(name, options.assets).is_file():
             print(f"skipped {name}: no {file_of(name, options.assets)}", file=sys.stderr)
             continue
         source = Source.open(name, options.assets)
         for size in options.sizes:
-            results.append(measure(source, size, options.rounds, options.threads))
+            result = measure(source, size, options.rounds, options.threads)
+            right = right and all(row.ms for row in result.rows)
+            document["results"].append(asdict(result))
+            write(document, options.output)
             if options.markdown:
-                print(markdown_row(results[-1]), flush=True)
+                print(markdown_row(document["results"][-1]), flush=True)
             elif not options.json:
-                print_lines(results[-1])
-    write(results, options.rounds, options.json, options.output)
-    return 0 if all(side.ms for result in results for side in result.contenders) else 1
+                print_lines(result)
+    if options.json:
+        print(json.dumps(document, indent=2))
+    return 0 if right else 1
 
 
-def write(results: Sequence[Result], rounds: int, shown: bool, output: Path | None) -> None:
-    """The results as JSON, on standard output and into a file where asked."""
-    document = {
-        **provenance(),
-        "rounds": rounds,
-        "results": [asdict(result) for result in results],
-    }
-    text = json.dumps(document, indent=2)
-    if shown:
-        print(text)
+def write(document: dict[str, Any], output: Path | None) -> None:
+    """What is measured so far, with the load of now beside that of the start."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**document, "load_at_end": os.getloadavg()}, indent=2)
         output.write_text(text + "\n")
 
 

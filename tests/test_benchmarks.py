@@ -67,18 +67,26 @@ def test_the_speed_benchmark_verifies_times_and_counts(resnets: ModuleType, tmp_
     model = resnets.resnet((1,), bottleneck=False, stem=8, size=(32, 32))
     onnx.save(model, tmp_path / "tiny.onnx")
     asked = ["--networks", str(tmp_path / "tiny.onnx"), "--sizes", "40x32", "--rounds", "2"]
+    asked += ["--threads", "1"]
     written = tmp_path / "results" / "speed.json"
     done = speed(*asked, "--assets", str(tmp_path), "--json", "--output", str(written))
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document == json.loads(written.read_text())
-    assert {"machine", "cores", "commit", "versions", "rounds", "results"} == document.keys()
+    stored = json.loads(written.read_text())
+    assert len(stored.pop("load_at_end")) == 3
+    assert document == stored
+    known = {"machine", "isa", "cores", "load", "date", "commit", "versions", "rounds", "results"}
+    assert known == document.keys()
     (result,) = document["results"]
-    assert (result["network"], result["size"], result["threads"]) == ("tiny", [40, 32], 1)
-    sides = {side["name"]: side for side in result["contenders"]}
+    assert (result["network"], result["size"]) == ("tiny", [40, 32])
+    sides = {side["name"]: side for side in result["rows"]}
+    assert all(side["threads"] == 1 for side in result["rows"])
     assert {"thinmaps", "ONNX Runtime int8", "ONNX Runtime float32"} <= sides.keys()
     assert sides["ONNX Runtime int8"]["within_a_step"] >= 0.999
     assert sides["thinmaps"]["peak_bytes"] >= result["arena_bytes"]
+    assert result["float_correlation"]["thinmaps"] > 0.9
+    shown = speed("--read", str(written), "--markdown")
+    assert shown.stdout.splitlines()[2].startswith("| tiny, 40x32 | ")
     for side in sides.values():
         assert 0 < side["cpu_ms"]["p10"] <= side["cpu_ms"]["median"] <= side["cpu_ms"]["p90"]
         assert side["peak_bytes"] >= 0

@@ -19,6 +19,7 @@ from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.html import Page, Picture, render
 from thinmaps.measure.occupancy import occupants
 from thinmaps.measure.report import Counted, report
+from thinmaps.measure.timing import Spread
 from thinmaps.plan.plan import Plan
 
 SECTIONS = ["pictures", "comparison", "accuracy", "schedule", "maps", "counted", "origin"]
@@ -28,8 +29,10 @@ SECTIONS = ["pictures", "comparison", "accuracy", "schedule", "maps", "counted",
 def page(model: Model) -> str:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     pictures = ((Picture(pixels, "before"), Picture(pixels[:, :, :1], "after <b>")),)
-    ours = Contestant("thinmaps", 2.5, 10_000)
-    peer = Contestant("ONNX Runtime", 5.0, 40_000)
+    ours, peer = (
+        Contestant(name, cpu_ms=Spread(ms, ms, ms), peak_bytes=peak)
+        for name, ms, peak in (("thinmaps", 2.5, 10_000), ("ONNX Runtime", 5.0, 40_000))
+    )
     counted = Counted(model.plan.arena_bytes, 5000)
     return render(
         Page(

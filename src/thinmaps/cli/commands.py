@@ -200,16 +200,24 @@ def evaluate(
 @app.command()
 def bench(
     model: ThinFile,
-    against: Annotated[Literal["onnxruntime"], typer.Option(help="The peer.")] = "onnxruntime",
+    against: Annotated[
+        Literal["onnxruntime", "openvino"], typer.Option(help="The peer.")
+    ] = "onnxruntime",
     images: Annotated[str | None, typer.Option(help="Pictures to run on.")] = None,
+    reference: Annotated[
+        str | None, typer.Option("--float", metavar="MODEL.onnx", help="For rows in float32.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option("--threads", min=1, max=256, help="Of every side; again for more. [1, 2]"),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=9, help="Interleaved rounds.")] = 15,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where our time goes instead; needs no peer.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare time and memory with ONNX Runtime, or say which nodes the time goes to."""
-    del against  # there is one peer; the option keeps its place for others
+    """Compare time and memory with a peer, or say which nodes the time goes to."""
     if profile:
         from thinmaps.measure.profile import profile as profile_model
 
@@ -220,7 +228,15 @@ def bench(
     from thinmaps.measure.bench import bench as bench_model
 
     with LateBar() as bar:
-        found = bench_model(load(model), images, rounds=rounds, progress=bar)
+        found = bench_model(
+            load(model),
+            images,
+            against=against,
+            reference=reference,
+            threads=threads or (1, 2),
+            rounds=rounds,
+            progress=bar,
+        )
     show_comparison(found, json)
 
 

@@ -204,11 +204,15 @@ def _table(cleaned: Cleaned, comparison: Comparison, accuracy: Classification) -
     )
     table.add_row(
         "peak live heap of a run",
-        bytes_in_words(ours.peak_bytes),
-        f"{bytes_in_words(peer.peak_bytes)} {peer.name}",
+        bytes_in_words(ours.peak_bytes or 0),
+        f"{bytes_in_words(peer.peak_bytes or 0)} {peer.name}",
     )
     table.add_row("so many times less", times(1 / comparison.memory_ratio), "")
-    table.add_row("time, one thread", f"{ours.ms:.0f} ms", f"{peer.ms:.0f} ms {peer.name}")
+    table.add_row(
+        "CPU time, one thread",
+        f"{ours.counted_ms or 0:.0f} ms",
+        f"{peer.counted_ms or 0:.0f} ms {peer.name}",
+    )
     table.add_row(
         "pixels within one step", f"{100 * comparison.equal_fraction:.3f} %", "of the peer's"
     )

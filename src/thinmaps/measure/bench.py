@@ -1,140 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench`: time and memory of one inference beside ONNX Runtime's, after checking the answers.
+"""`bench`: time and memory of one inference beside peers', after checking the answers.
 
-The peer runs what `export` writes for the same network, up to the last maps (the float operators
-behind them run on neither side), without the functions that emulate codecs, which would only slow
-it down. Both sides have one thread, their inputs and outputs in buffers made before, and take
-turns; the median of the rounds counts. Memory: see `live_heap`; ONNX
-Runtime counts without its arena allocator, which keeps memory that no map needs.
-
-Differences of the final maps are in steps of their quantisation. A head's float32 output has none;
-there 1/255 of its range counts as one.
+Who takes part, and whose answer is right, `contenders` says. All sides have their inputs and
+outputs in buffers made before, and take turns; the median of the rounds counts. With one thread
+that is CPU time of the process, since a peer's own threads count too; with several it is time on
+the clock, each number of threads for itself, and everyone gets a pause before his turn, in which
+the others' threads fall asleep. Memory is counted with one thread, see `live_heap`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thinmaps.calibrate.float_maps import real_values
-from thinmaps.export.onnx_qdq import to_onnx
-from thinmaps.file import Model, save
+from thinmaps.file import Model
+from thinmaps.graph.onnx_reader import normalise, read_model
+from thinmaps.measure import onnxruntime_peer
 from thinmaps.measure.comparison import Comparison, Contestant
-from thinmaps.measure.live_heap import count_in_process
-from thinmaps.measure.own_side import Images, network_inputs, our_run
-from thinmaps.measure.peer import open_peer, peer_name, refuse_crippled
+from thinmaps.measure.contenders import (
+    ARENA_OFF,
+    Array,
+    Entry,
+    Runtime,
+    Side,
+    Task,
+    asker,
+    lay_out,
+    steps_apart,
+)
+from thinmaps.measure.own_side import Images, network_inputs
 from thinmaps.measure.timing import Progress, Timing, interleaved, spread
 from thinmaps.run.engine import Engine
-from thinmaps.types import MapSpec
-
-Array = NDArray[Any]
 
 ROUNDS = 15
-CHILD = "thinmaps.measure.heap_child"
+PAUSE_SECONDS = 0.05  # ONNX Runtime's threads wait awake for some milliseconds
 
 
 def bench(
     model: Model,
     images: Images | None = None,
     *,
+    against: Runtime = "onnxruntime",
+    reference: str | Path | None = None,
+    threads: Sequence[int] = (1,),
     rounds: int = ROUNDS,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare `model` with ONNX Runtime on pictures, or on one of noise.
+    """Compare `model` with a peer on pictures, or on one of noise; see `network_inputs`.
 
-    `images` is a folder, an .npy or .npz file, an iterable of pictures or one picture. At most
-    eight count for equality, the first is the one that is timed. `rounds` is at least 2.
+    All pictures count for equality, the first is the one that is timed. `reference` is the float
+    network that the model was made from, for rows in float32. `rounds` is at least 2.
 
     Raises:
         BadArgument: the network takes several inputs; the heap cannot be counted here.
-        BadModel: ONNX Runtime does not run the export as the integer network that it is.
+        BadModel: ONNX Runtime does not run the export as the integer network that it is, or
+            `reference` is another network.
         BadData: no picture can be used.
+        MissingExtra: the peer is not installed.
     """
     source = model.plan.source
     pictures = network_inputs(model, images)
-    real = [real_values(picture, model.preprocessing)[None] for picture in pictures]
+    spec = source.maps[source.inputs[0]]
+    size = (spec.height, spec.width)
+    floats = normalise(read_model(reference), size)[1] if reference is not None else None
     with TemporaryDirectory(prefix="thinmaps-") as folder:
-        plain, coded = Path(folder) / "plain.onnx", Path(folder) / "coded.onnx"
-        plain.write_bytes(to_onnx(source).SerializeToString())
-        coded.write_bytes(to_onnx(source, model.plan.codecs).SerializeToString())
-        refuse_crippled(plain, source)
-        difference = _steps_apart(model, coded, pictures, real)
-        ours, peer = interleaved(
-            [our_run(model.plan, pictures[0]), peer_run(plain, real[0])], rounds, progress
-        )
-        peaks = _peaks(model, Path(folder), plain, pictures[0], real[0])
+        room = Path(folder)
+        entries = lay_out(model, room, [against], floats)
+        task = Task(model, pictures[0], room)
+        difference = _all_steps_apart(model, entries[1], pictures)
+        rows = compare(task, entries, threads, rounds, progress, only_verified=False)
     return Comparison(
-        ours=_contestant("thinmaps", ours, peaks[0]),
-        peer=_contestant(peer_name(), peer, peaks[1]),
+        ours=rows[0],
+        peer=_at_its_best(rows[1], rows),
         equal_fraction=float(np.mean(difference <= 1)),
         max_step=round(float(difference.max())),
         rounds=rounds,
+        rows=rows,
     )
 
 
-def _steps_apart(
-    model: Model, exported: Path, pictures: Sequence[Array], real: Sequence[Array]
-) -> Array:
-    """Differences of all final-map elements, in steps."""
-    engine, session = Engine(model.plan), open_peer(exported)
-    maps = model.plan.source.maps
+def compare(
+    task: Task,
+    entries: Sequence[Entry],
+    threads: Sequence[int],
+    rounds: int,
+    progress: Progress | None = None,
+    *,
+    only_verified: bool = True,
+) -> tuple[Contestant, ...]:
+    """A row for every entry, first number of threads first; memory is in its rows.
+
+    With `only_verified`, who answers wrongly is not timed.
+    """
+    rows: list[Contestant] = []
+    for count in threads:
+        # One number of threads at a time: threads of others would be awake in between.
+        sides = [task.open(entry, count) for entry in entries]
+        timed = [side for side in sides if side.verified or not only_verified]
+        pause = 0.0 if count == 1 else PAUSE_SECONDS
+        timings = interleaved([side.run for side in timed], rounds, progress, pause)
+        by_name = dict(zip((side.entry.name for side in timed), timings, strict=True))
+        rows += [_row(side, count, by_name.get(side.entry.name)) for side in sides]
+    memories = {entry.name: task.memory(entry) for entry in entries}
+    return tuple(
+        replace(row, **asdict(memories[row.name]))
+        if row.threads == threads[0] and row.ms is not None
+        else row
+        for row in rows
+    )
+
+
+def _row(side: Side, threads: int, timing: Timing | None) -> Contestant:
+    """A side without its memory."""
+    row = Contestant(side.entry.name, threads=threads, **asdict(side.agreement))
+    if timing is None:
+        return row
+    return replace(row, ms=spread(timing.clock), cpu_ms=spread(timing.cpu))
+
+
+def _at_its_best(peer: Contestant, rows: Sequence[Contestant]) -> Contestant:
+    """The peer with its version, and with the heap that it takes without an arena."""
+    twins = [row for row in rows if row.name == peer.name + ARENA_OFF and row.peak_bytes]
+    if not twins:
+        return peer
+    name = onnxruntime_peer.peer_name()
+    return replace(peer, name=name, peak_bytes=twins[0].peak_bytes)
+
+
+def _all_steps_apart(model: Model, entry: Entry, pictures: Sequence[Array]) -> Array:
+    """Differences of all final-map elements of all pictures, in steps."""
+    engine, maps, ask = Engine(model.plan), model.plan.source.maps, asker(entry)
     found = []
-    for picture, values in zip(pictures, real, strict=True):
-        theirs = session.run(None, {session.get_inputs()[0].name: values})
-        found.append(steps_apart(maps, engine.maps(picture), theirs))
+    for picture in pictures:
+        values = np.ascontiguousarray(real_values(picture, model.preprocessing)[None])
+        found.append(steps_apart(maps, engine.maps(picture), ask(values)))
     return np.concatenate(found)
-
-
-def steps_apart(
-    maps: Mapping[str, MapSpec], ours: Mapping[str, Array], theirs: Sequence[Array]
-) -> Array:
-    """Differences of all final-map elements in steps: our maps and a peer's real values of them."""
-    found = []
-    for (name, mine), other in zip(ours.items(), theirs, strict=True):
-        spec = maps[name]
-        planes = np.moveaxis(mine, -1, 0).reshape(other.shape)
-        if spec.dtype == "uint8":
-            codes = np.rint(other / np.float32(spec.scale)) + spec.zero_point
-            found.append(np.abs(codes - planes).ravel())
-        else:
-            step = max(float(np.ptp(planes)) / 255, 1e-12)
-            found.append((np.abs(other - planes) / step).ravel())
-    return np.concatenate(found)
-
-
-def peer_run(exported: Path, values: Array, threads: int = 1) -> Callable[[], object]:
-    """One inference of ONNX Runtime, its input bound."""
-    session = open_peer(exported, threads=threads)
-    binding = session.io_binding()
-    binding.bind_cpu_input(session.get_inputs()[0].name, values)
-    for entry in session.get_outputs():
-        binding.bind_output(entry.name, "cpu")
-    # `values` stays referenced: the binding holds its address only.
-    return lambda: (session.run_with_iobinding(binding), values)
-
-
-def _peaks(
-    model: Model, folder: Path, exported: Path, picture: Array, values: Array
-) -> tuple[int, int]:
-    """Live heap of one warm run of each side."""
-    thin, ours_input, peer_input = (
-        folder / name for name in ("model.thin", "ours.npy", "peer.npy")
-    )
-    save(model, thin)
-    np.save(ours_input, picture)
-    np.save(peer_input, values)
-    return (
-        count_in_process(CHILD, ["ours", str(thin), str(ours_input)]),
-        count_in_process(CHILD, ["peer", str(exported), str(peer_input)]),
-    )
-
-
-def _contestant(name: str, timing: Timing, peak_bytes: int) -> Contestant:
-    """Medians and tenths in milliseconds."""
-    clock, cpu = spread(timing.clock), spread(timing.cpu)
-    return Contestant(name, clock.median, peak_bytes, clock.p10, clock.p90, cpu.median)

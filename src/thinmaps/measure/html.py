@@ -176,14 +176,14 @@ def _figure(picture: Picture) -> str:
 def _versus(comparison: Comparison) -> str:
     """Memory and time beside the peer's."""
     ours, peer = comparison.ours, comparison.peer
-    memory = _bars(ours, peer, [c.peak_bytes for c in (ours, peer)], bytes_in_words)
-    time = _bars(ours, peer, [c.ms for c in (ours, peer)], lambda ms: f"{ms:.2f} ms")
+    memory = _bars(ours, peer, [c.peak_bytes or 0 for c in (ours, peer)], bytes_in_words)
+    time = _bars(ours, peer, [c.counted_ms or 0 for c in (ours, peer)], lambda ms: f"{ms:.2f} ms")
     return _section(
         "comparison",
         f"Beside {escape(peer.name)}",
         "Both run the same network on the same picture and one core. Memory is the largest live "
-        "heap of one warm run, without weights and pictures; time is the median of interleaved "
-        "rounds.",
+        "heap of one warm run, without weights and pictures; time is CPU time, the median of "
+        "interleaved rounds.",
         f'<div class="panel">Memory{memory}Time{time}'
         f'<span class="note">{100 * comparison.equal_fraction:.3f} % of the final map\'s elements '
         f"within one step, largest difference {comparison.max_step} steps.</span></div>",

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
-from thinmaps.measure.comparison import Comparison
+from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.profile import Profile, Share
@@ -73,25 +73,42 @@ def _cells(row: MapRow) -> tuple[RenderableType, ...]:
 
 
 def comparison_table(found: Comparison) -> RenderableType:
-    """Both sides, and how far apart their answers are."""
+    """Every side, and how far its answers are from ours."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "time", "p10 to p90", "CPU time", "peak of live heap"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for side in (found.ours, found.peer):
-        table.add_row(
-            side.name,
-            f"{side.ms:.2f} ms",
-            f"{side.ms_low:.2f} to {side.ms_high:.2f}",
-            f"{side.cpu_ms:.2f} ms",
-            f"{side.peak_bytes:,} bytes",
-        )
-    ratios = (times(found.time_ratio), "", "", times(found.memory_ratio))
-    table.add_row("ours / peer", *ratios, style="bold")
+    table.add_column("")
+    names = ("threads", "CPU ms", "clock ms", "p10 to p90", "live heap", "RSS", "equal", "corr.")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows or (found.ours, found.peer):
+        table.add_row(*_comparison_cells(row))
+    table.add_row(
+        "ours / peer", "1", times(found.time_ratio), "", "", times(found.memory_ratio), style="bold"
+    )
     said = (
-        f"{100 * found.equal_fraction:.4f} % of the final maps' elements within one step, "
-        f"largest difference {found.max_step}; median of {found.rounds} interleaved rounds"
+        f"p10 to p90 of CPU time with one thread, on the clock with more; live heap of a warm run "
+        "(of ONNX Runtime with its arena, of the first runs; of OpenVINO, growth of RSS); equal: "
+        "elements of the final maps within one step of ours. Peer: its time with an arena, its "
+        f"heap without. {100 * found.equal_fraction:.4f} % of the final maps' elements within one "
+        f"step on all pictures, largest difference {found.max_step}; median of {found.rounds} "
+        "interleaved rounds"
     )
     return Group(table, Text(said, "dim"))
+
+
+def _comparison_cells(row: Contestant) -> tuple[str, ...]:
+    """A side's figures; a dash for what was not measured."""
+    counted = row.cpu_ms if row.threads == 1 else row.ms
+    return (
+        row.name,
+        str(row.threads),
+        f"{row.cpu_ms.median:.2f}" if row.cpu_ms and row.threads == 1 else "-",
+        f"{row.ms.median:.2f}" if row.ms else "-",
+        f"{counted.p10:.2f} to {counted.p90:.2f}" if counted else "-",
+        "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.2f} MB",
+        "-" if row.peak_rss_bytes is None else f"{row.peak_rss_bytes / 1e6:.0f} MB",
+        f"{100 * row.within_a_step:.2f} %",
+        f"{row.correlation:.4f}",
+    )
 
 
 def profile_tables(found: Profile) -> RenderableType:
