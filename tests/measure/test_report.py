@@ -12,6 +12,7 @@ import numpy as np
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.graph.network import Network
 from thinmaps.measure.report import Counted, MapRow, Report, report
+from thinmaps.plan.build import build
 from thinmaps.plan.plan import Plan
 
 PIXELS = 12 * 12
@@ -63,6 +64,18 @@ def test_a_variable_rate_says_whether_it_was_measured(network: Network, plan_of:
     counted = Counted(plan.arena_bytes, 1, {"x": 100.2})
     assert _rows(report(plan, counted))["x"].moved_bytes == 3 * 100
     assert _rows(report(plan, counted))["x"].moved_is == "measured"
+
+
+def test_a_concatenation_of_encoded_parts_is_a_window_of_its_reader(network: Network) -> None:
+    codecs = {"a": ZeroBitmap(), "b": ZeroBitmap()}
+    rows = _rows(report(build(network, codecs=codecs, schedule="layer")))
+    both = rows["both"]
+    assert (both.held_bytes, both.moved_bytes) == (0, 0)
+    assert 6 * 12 <= both.window_bytes < both.raw_bytes  # some rows of it, never the map
+    for name in codecs:
+        assert rows[name].moved_bytes == 2 * codecs[name].max_bytes(network.maps[name])
+    plain = _rows(report(build(network, schedule="layer")))
+    assert plain["both"].held_bytes == plain["both"].raw_bytes
 
 
 def test_weights_are_every_constant_of_every_node_and_codec(plan: Plan, coded_plan: Plan) -> None:

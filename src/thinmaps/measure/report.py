@@ -13,7 +13,8 @@ Of every map three figures, in bytes:
 A producer that writes its slice straight into a concatenation holds nothing for itself (`inside`
 names the concatenation, which holds the buffer). The slice's writing counts at the producer, so
 that every byte counts once. `window` is what a codec needs beside the stored form: the raw rows
-before encoding and the decoded rows of each reader.
+before encoding and the decoded rows of each reader. A concatenation of decoded parts that its
+reader uses at once is a window too, and moves nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Concat, Decode, Encode
+from thinmaps.plan.lower import joins_decoded
 from thinmaps.plan.plan import Plan
 
 MovedIs = Literal["exact", "measured", "worst case"]
@@ -130,6 +132,8 @@ def _row(plan: Plan, name: str, measured: Mapping[str, float]) -> MapRow:
     inside = _owner(plan, stored)
     held = 0 if inside or stored not in plan.places else _buffer_bytes(plan, stored)
     stored_bytes, moved_is = _stored_bytes(plan, name, measured)
+    if _is_window(plan, name):
+        return MapRow(name, spec.shape, "raw", spec.raw_bytes, 0, 0, held)
     return MapRow(
         name=name,
         shape=spec.shape,
@@ -142,6 +146,17 @@ def _row(plan: Plan, name: str, measured: Mapping[str, float]) -> MapRow:
         inside=inside,
         moved_is=moved_is,
     )
+
+
+def _is_window(plan: Plan, name: str) -> bool:
+    """Whether the map only joins decoded parts, row by row, for the reader beside it."""
+    lowered = plan.network
+    made = made_name(plan, name)
+    node = lowered.producer.get(made)
+    if node is None or not joins_decoded(lowered, node):
+        return False
+    place = {each.name: segment for each, segment in zip(lowered.nodes, plan.segments, strict=True)}
+    return place[node.name] == place[lowered.readers[made][0].name]
 
 
 def stored_name(plan: Plan, name: str) -> str:

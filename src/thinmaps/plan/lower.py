@@ -18,7 +18,7 @@ import numpy as np
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.graph.network import Network, Node
-from thinmaps.graph.operators import Decode, Encode, Lookup
+from thinmaps.graph.operators import Concat, Decode, Encode, Lookup
 from thinmaps.types import MapSpec
 
 
@@ -54,6 +54,16 @@ def lower(network: Network, codecs: Mapping[str, Codec]) -> Network:
             nodes.append(Node(f"{node.output}.encode", encode, (output,), coded))
             maps[coded] = network.maps[node.output]
     return Network(tuple(nodes), maps, network.inputs, network.outputs)
+
+
+def joins_decoded(network: Network, node: Node) -> bool:
+    """Whether `node` only joins decoded parts for one reader: a window of them, no map to hold."""
+    return (
+        isinstance(node.operator, Concat)
+        and node.output not in network.outputs
+        and len(network.readers[node.output]) == 1
+        and all(isinstance(network.producer[i].operator, Decode) for i in node.inputs)
+    )
 
 
 def _decode(reader: Node, name: str, codec: Codec) -> Node:

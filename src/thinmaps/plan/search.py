@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from thinmaps.graph.operators import Decode, Encode
 from thinmaps.plan.cutting import Cutting
 from thinmaps.plan.flow import Flow
+from thinmaps.plan.lower import joins_decoded
 from thinmaps.plan.node_orders import node_orders
 from thinmaps.plan.pack import Packer, Packing, live_bytes
 from thinmaps.plan.plan import ALIGNMENT_BYTES
@@ -62,7 +63,10 @@ def layer_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
 
 
 def _layers(flow: Flow, order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Each node with the `Decode`s before it and the `Encode` behind it."""
+    """Each node with the `Decode`s before it and the `Encode` behind it.
+
+    A concatenation of decoded parts goes with its only reader: what is held are the parts.
+    """
     layers: dict[int, list[int]] = {}
     for v in order:
         operator = flow.network.nodes[v].operator
@@ -71,8 +75,15 @@ def _layers(flow: Flow, order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
             at = flow.maps[flow.nodes[v].edges[0].map].producer
         elif isinstance(operator, Decode):
             at = flow.maps[flow.nodes[v].output].edges[0].node
-        layers.setdefault(at, []).append(v)
+        layers.setdefault(_joined(flow, at), []).append(v)
     return tuple(tuple(layers[v]) for v in order if v in layers)
+
+
+def _joined(flow: Flow, v: int) -> int:
+    """The node in whose layer `v` runs: its only reader, where `v` joins decoded parts."""
+    while joins_decoded(flow.network, flow.network.nodes[v]):
+        v = flow.maps[flow.nodes[v].output].edges[0].node
+    return v
 
 
 def stream_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
