@@ -6,17 +6,19 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBlockWidth, kNarrow, kRaw, kZeroBitmap;
+extern const CodecKernel kBlockWidth, kMixedWidth, kNarrow, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
-extern const CodecKernel kBlockWidthAvx2;
-extern const CodecKernel kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512;
+extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
+extern const CodecKernel kMixedWidthAvx512, kNarrowAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
-      kBlockWidth,     kNarrow,     kRaw,          kZeroBitmap,
+      kBlockWidth,       kMixedWidth,     kNarrow,           kRaw,
+      kZeroBitmap,
 #if defined(__x86_64__)
-      kBlockWidthAvx2, kNarrowAvx2, kNarrowAvx512, kZeroBitmapAvx2, kZeroBitmapAvx512,
+      kBlockWidthAvx2,   kMixedWidthAvx2, kNarrowAvx2,       kZeroBitmapAvx2,
+      kMixedWidthAvx512, kNarrowAvx512,   kZeroBitmapAvx512,
 #endif
   };
   return kKernels;

@@ -15,8 +15,8 @@ squared output per squared real unit of the map. A channel quantised with step `
 Source
     The Gauss-Newton (Fisher) diagonal that Dong et al., "HAWQ-V2", 2020, arXiv:1911.03852, and
     Choi et al., "Towards the Limit of Network Quantization", 2017, arXiv:1612.01543, weigh errors
-    of weights with. Random signs: Hutchinson, 1989, doi:10.1080/03610918908812806. Ours: maps
-    instead of weights, per channel; gradients as an ONNX graph, so that no PyTorch is needed.
+    of weights with; random signs are those of Hutchinson's estimator of a trace. Ours: maps instead
+    of weights, per channel; gradients as an ONNX graph, so that no PyTorch is needed.
 
 Cost: per picture a forward pass and one of about the same size per projection; the memory of the
 maps of one picture, and of the gradients of as many projections as `AT_ONCE_BYTES` allows.

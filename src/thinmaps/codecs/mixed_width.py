@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixed-width codec: 0 to 8 bits per element, a width for every channel. Lossy.
+
+Source
+    `narrow.py`, with its arithmetic and its fit. Ours: every channel has its own width, chosen so
+    that the outputs lose least for the bytes (`bit_allocation.py`); the layout, which needs no
+    permutation: eight elements become one word by a bit gather (`pext`), and back (`pdep`).
+
+Arithmetic: that of `narrow.py` with b = width of the channel. A channel of width 0 is the zero
+point everywhere; one of width 8 with a step of one byte is exact.
+
+Size, per unit of `rows` rows, with P the sum of all widths (bits per pixel)
+    bytes = rows * ceil(width * P / 8)
+
+Payload, per row
+    ceil(width * P / 8) bytes: the codes in C order, each in as many bits as its channel has, least
+    significant bit first, in the bit order of `bits.py`; the spare bits zero
+Pixel i begins at bit i * P, so any columns decode alone. With one width for all channels these are
+the bytes of `narrow`. The tables (6 bytes per channel) belong to the plan, not to the payload.
+
+The native twin is mixed_width.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps import bits
+from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
+from thinmaps.codecs.bit_allocation import allocate
+from thinmaps.codecs.narrow import (
+    FRACTION_BITS,
+    ONE,
+    Int32Array,
+    candidates,
+    decode_offset,
+    encode_offset,
+    histograms_of,
+    reciprocal,
+    smoothed,
+    squared_errors,
+)
+from thinmaps.errors import BadArgument, BadShape, CorruptPayload
+from thinmaps.types import MapSpec
+
+WIDEST = 8
+# The native twin takes eight elements at a time and starts its tables over after so many.
+GROUP = 8
+LEAST_PERIOD = 512
+
+
+@dataclass(frozen=True, eq=False)
+class MixedWidth(Codec):
+    """`width`, `step` and `zero_code` per channel, all (channels,)."""
+
+    id: ClassVar[str] = "mixed_width"
+    rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
+    settings: ClassVar[tuple[Mapping[str, int], ...]] = tuple({"bits": b} for b in (1, 3, 4, 7))
+
+    width: NDArray[np.uint8] = field(default_factory=lambda: np.full(1, 4, np.uint8))
+    step: NDArray[np.int32] = field(default_factory=lambda: np.full(1, ONE, np.int32))
+    zero_code: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(1, np.uint8))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in (("width", np.uint8), ("step", np.int32), ("zero_code", np.uint8)):
+            table = getattr(self, name)
+            if table.dtype != kind or table.ndim != 1 or not table.size:
+                raise BadArgument(
+                    f"{self.id} needs {name} to be {kind.__name__} (channels,), "
+                    f"got {table.dtype} {table.shape}"
+                )
+        sizes = {name: getattr(self, name).size for name in ("width", "step", "zero_code")}
+        if len(set(sizes.values())) > 1:
+            raise BadArgument(f"{self.id} needs tables of one length, got {sizes}")
+        if self.width.max() > WIDEST or not self.width.any():
+            raise BadArgument(
+                f"{self.id} needs widths of 0 to {WIDEST} bits that are not all 0, "
+                f"got {self.width.min()}..{self.width.max()}"
+            )
+        if self.step.min() < ONE or self.step.max() > 255 * ONE:
+            raise BadArgument(
+                f"{self.id} needs steps in {ONE}..{255 * ONE}, "
+                f"got {self.step.min()}..{self.step.max()}"
+            )
+        if (self.zero_code > self.largest_code).any():
+            channel = int((self.zero_code > self.largest_code).argmax())
+            raise BadArgument(
+                f"{self.id} with {self.width[channel]} bits in channel {channel} needs a zero_code "
+                f"up to {self.largest_code[channel]}, got {self.zero_code[channel]}"
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        spec: MapSpec,
+        samples: UInt8Array,
+        *,
+        weights: NDArray[np.floating] | None = None,
+        **options: Any,
+    ) -> MixedWidth:
+        """Widths of `bits` in the mean, and for each the steps of least squared error.
+
+        Options: `bits` (1 to 8, the mean over channels), `unit_rows`. Samples are (n, rows, width,
+        channels). `weights` (channels,) say how much the output feels a squared error in each
+        channel; without them all channels count the same.
+        """
+        settings = cls.checked_options(options, bits=4, unit_rows=1)
+        mean_bits = settings.pop("bits")
+        if type(mean_bits) is not int or not 1 <= mean_bits <= WIDEST:
+            raise BadArgument(f"{cls.id} needs bits to be an integer in 1..8, got {mean_bits!r}")
+        cls(**settings)
+        tables = Tables.fit(spec, samples)
+        felt = np.ones(spec.channels) if weights is None else weights.astype(np.float64)
+        if felt.shape != (spec.channels,) or not np.isfinite(felt).all() or felt.min() < 0:
+            raise BadArgument(
+                f"{cls.id} needs weights ({spec.channels},), finite and not negative, "
+                f"got {felt.shape}"
+            )
+        one_each = np.ones(spec.channels, np.int64)
+        losses = tables.errors * felt[:, None]
+        return tables.codec(allocate(losses, one_each, mean_bits * spec.channels), **settings)
+
+    @property
+    def lossless(self) -> bool:
+        """Never: a level stands for several bytes."""
+        return False
+
+    @property
+    def largest_code(self) -> Int32Array:
+        """`2**width - 1` per channel."""
+        return (1 << self.width.astype(np.int32)) - 1
+
+    @property
+    def pixel_bits(self) -> int:
+        """Bits of one pixel."""
+        return int(self.width.sum())
+
+    def check_spec(self, spec: MapSpec) -> None:
+        """Refuse maps of another number of channels than the tables have."""
+        super().check_spec(spec)
+        if spec.channels != self.step.size:
+            raise BadShape(
+                f"{self.id} has tables for {self.step.size} channels, the map has {spec.channels}"
+            )
+
+    def unit_bytes(self, spec: MapSpec, rows: int) -> int:
+        """`rows * ceil(width * bits of a pixel / 8)`."""
+        return rows * bits.packed_bytes(spec.width, self.pixel_bits)
+
+    def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
+        """The codes of every row, packed."""
+        self.check_rows(rows, spec)
+        codes = self._codes(rows, spec.zero_point)
+        planes = np.unpackbits(codes[..., None], axis=-1, bitorder="little")
+        stream = planes[..., self._used_bits()].reshape(len(rows), -1)
+        return np.packbits(stream, axis=-1, bitorder="little").tobytes()
+
+    def decode_unit(
+        self, payload: bytes, spec: MapSpec, rows: int, column: int = 0, columns: int | None = None
+    ) -> UInt8Array:
+        """The levels of the codes, or of the asked column range of them."""
+        first, stop = self.checked_columns(spec, rows, column, columns)
+        self.check_length(payload, spec, rows)
+        packed = np.frombuffer(payload, np.uint8).reshape(rows, -1)
+        if bits.has_spare_bits_set(packed, spec.width * self.pixel_bits):
+            raise CorruptPayload(f"{self.id} found a spare bit set behind a row")
+        stream = np.unpackbits(packed, axis=-1, bitorder="little")
+        stream = stream[:, first * self.pixel_bits : stop * self.pixel_bits]
+        planes = np.zeros((rows, stop - first, spec.channels, WIDEST), np.uint8)
+        planes[..., self._used_bits()] = stream.reshape(rows, stop - first, -1)
+        codes = np.packbits(planes, axis=-1, bitorder="little")[..., 0]
+        self._check_codes(codes, spec.zero_point)
+        return self._levels(codes, spec.zero_point)
+
+    def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
+        """What becomes of each byte in each channel, as a table (256, channels)."""
+        self.check_spec(spec)
+        every_byte = np.repeat(np.arange(256, dtype=np.uint8)[:, None], spec.channels, axis=1)
+        restored = self._levels(self._codes(every_byte, spec.zero_point), spec.zero_point)
+        return (StandardOperator("Gather", (restored.astype(np.float32),)),)
+
+    def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
+        """Bits of a period, eight rows of as many values as it has elements, three per group.
+
+        A period is the channels repeated to a multiple of eight, 512 elements or more. Rows: scale,
+        a, step, d, code(0), code(255), largest code, width. Groups of eight: the used bits of eight
+        bytes as two halves, and the bit of the period at which they begin.
+        """
+        scale = reciprocal(self.step)
+        low, high = self._bounds(spec.zero_point)
+        rows = np.stack(
+            [
+                scale,
+                encode_offset(scale, self.zero_code, spec.zero_point),
+                self.step,
+                decode_offset(self.step, self.zero_code, spec.zero_point),
+                low,
+                high,
+                self.largest_code,
+                self.width,
+            ]
+        ).astype(np.int32)
+        smallest = GROUP // np.gcd(spec.channels, GROUP)
+        repeats = -(-LEAST_PERIOD // (spec.channels * smallest)) * smallest
+        period = np.tile(rows, int(repeats))
+        halves = period[6].astype(np.uint8).view("<u4").astype(np.uint32).view(np.int32)
+        begins = np.concatenate([[0], period[7].reshape(-1, GROUP).sum(axis=1).cumsum()])
+        groups = (halves[0::2], halves[1::2], begins[:-1])
+        return np.concatenate([begins[-1:], period.ravel(), *groups], dtype=np.int32)
+
+    def _used_bits(self) -> NDArray[np.bool_]:
+        """(channels, 8): the bits of a code that are stored."""
+        return np.arange(WIDEST) < self.width[:, None]
+
+    def _codes(self, rows: UInt8Array, zero_point: int) -> UInt8Array:
+        scale = reciprocal(self.step)
+        offset = encode_offset(scale, self.zero_code, zero_point)
+        codes: Int32Array = (rows * scale + offset) >> FRACTION_BITS
+        return codes.clip(0, self.largest_code).astype(np.uint8)
+
+    def _levels(self, codes: UInt8Array, zero_point: int) -> UInt8Array:
+        offset = decode_offset(self.step, self.zero_code, zero_point)
+        levels: Int32Array = (codes * self.step + offset) >> FRACTION_BITS
+        return levels.clip(0, 255).astype(np.uint8)
+
+    def _bounds(self, zero_point: int) -> tuple[UInt8Array, UInt8Array]:
+        """The codes of bytes 0 and 255, per channel: none outside of them is ever written."""
+        low, high = self._codes(np.array([[0], [255]], np.uint8), zero_point)
+        return low, high
+
+    def _check_codes(self, codes: UInt8Array, zero_point: int) -> None:
+        """Refuse codes that the encoder gives to no byte."""
+        low, high = self._bounds(zero_point)
+        wrong = (codes < low) | (codes > high)
+        if wrong.any():
+            channel = int(np.argwhere(wrong)[0, -1])
+            raise CorruptPayload(
+                f"{self.id} writes codes {low[channel]} to {high[channel]} in channel {channel}, "
+                f"found {codes[wrong][0]}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The best tables of every channel at every width, and what they lose on calibration pictures.
+
+    `errors` are mean squared errors in bytes; all arrays are (channels, 9), by width.
+    """
+
+    errors: NDArray[np.float64]
+    step: NDArray[np.int32]
+    zero_code: UInt8Array
+
+    @classmethod
+    def fit(cls, spec: MapSpec, samples: UInt8Array) -> Tables:
+        """Steps and zero codes of least squared error on `samples` (n, rows, width, channels)."""
+        if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
+            raise BadShape(
+                f"{MixedWidth.id} fits on uint8 (n, rows, w, {spec.channels}), "
+                f"got {samples.dtype} {samples.shape}"
+            )
+        histograms = smoothed(histograms_of(samples))
+        shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1)
+        errors = np.zeros((spec.channels, WIDEST + 1))
+        step = np.full(errors.shape, ONE, np.int32)
+        zero_code = np.zeros(errors.shape, np.uint8)
+        errors[:, 0] = shares @ (np.arange(256.0) - spec.zero_point) ** 2
+        zero_code[:, WIDEST] = spec.zero_point
+        for width in range(1, WIDEST):
+            steps, zero_codes = candidates(spec.zero_point, (1 << width) - 1)
+            lost = shares @ squared_errors(steps, zero_codes, width, spec.zero_point)
+            best = np.argmin(lost, axis=1)
+            errors[:, width] = lost[np.arange(spec.channels), best]
+            step[:, width], zero_code[:, width] = steps[best], zero_codes[best]
+        return cls(errors, step, zero_code)
+
+    def codec(self, width: UInt8Array, unit_rows: int = 1) -> MixedWidth:
+        """The codec of those widths."""
+        channel = np.arange(len(width))
+        chosen = self.step[channel, width], self.zero_code[channel, width]
+        return MixedWidth(unit_rows, width, *chosen)
