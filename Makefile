@@ -20,7 +20,7 @@ LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
-.PHONY: help setup build check format test native hostile fuzz bench bench-memory bench-accuracy docs \
+.PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy docs \
 	size demo examples sanitize clean
 
 help: ## this list
@@ -85,6 +85,9 @@ sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan
 
 bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdown as in the README
 	$(PYTHON) benchmarks/speed.py $(OPTIONS)
+
+bench-limits: setup ## where our time goes, and what the machine's rates would allow
+	$(PYTHON) benchmarks/limits.py $(OPTIONS)
 
 bench-memory: setup ## the memory table of the README
 	$(PYTHON) benchmarks/memory.py $(OPTIONS)

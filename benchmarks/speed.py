@@ -16,37 +16,25 @@ as `thinmaps.measure.bench` says: CPU time of the process with one thread, time 
 more. Memory: the live heap of a warm run (ONNX Runtime with its arena, which keeps it: of the first
 runs; OpenVINO: growth of resident memory over the first), without weights and picture; beside it
 the largest resident memory of a process that does nothing else, with everything. MB are 10^6 bytes.
-
-Ranges hardly change the time, so a few pictures calibrate. The ResNets have random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 from nncf_peer import OPENVINO_NNCF, nncf_entries
-from resnets import resnet18, resnet50
+from results_file import provenance, results_file, write
+from sources import Source, add_source_options, sources
 
-from thinmaps import _core
-from thinmaps.calibrate.calibration import Calibration, calibrate
 from thinmaps.calibrate.float_maps import real_values
-from thinmaps.calibrate.picture_set import network_values, open_pictures
-from thinmaps.file import Model
-from thinmaps.graph.onnx_reader import normalise, read_model
 from thinmaps.measure import openvino_peer
 from thinmaps.measure.bench import compare
 from thinmaps.measure.comparison import Contestant
@@ -62,20 +50,6 @@ from thinmaps.measure.contenders import (
     correlation,
     lay_out,
 )
-from thinmaps.measure.profile import machine_name
-from thinmaps.plan.build import build
-from thinmaps.types import Preprocessing
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-ASSETS = Path(os.environ.get("THINMAPS_ASSETS", CHECKOUT.parent / "shared" / "assets"))
-RESULTS = CHECKOUT / "benchmarks" / "results"
-HALF = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-BUILT = {"resnet18": resnet18, "resnet50": resnet50}
-NETWORKS = ("squeezenet1_1", "mobilenet_v2", *BUILT)
-SIZES = ((224, 224), (1088, 1920))
-CALIBRATION_PICTURES = 4
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -90,62 +64,19 @@ class Result:
     rows: tuple[Contestant, ...]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A float network, calibrated, ready to be planned for any size."""
-
-    name: str
-    model: onnx.ModelProto
-    pictures: list[Array]
-    calibration: Calibration
-    preprocessing: Preprocessing
-
-    @classmethod
-    def open(cls, name: str, assets: Path) -> Source:
-        """A network that is built, one of the assets, or a file."""
-        file = file_of(name, assets)
-        model = BUILT[name]() if name in BUILT else read_model(file)
-        preprocessing = HALF if name == "mobilenet_v2" else Preprocessing()
-        network, clean = normalise(model)
-        pictures = some_pictures(assets)
-        calibration = calibrate(clean, network, pictures, preprocessing)
-        return cls(file.stem, model, pictures, calibration, preprocessing)
-
-
-def file_of(name: str, assets: Path) -> Path:
-    """Where a network lies, if it is not built."""
-    return Path(name) if name.endswith(".onnx") else assets / "models" / f"{name}.onnx"
-
-
-def some_pictures(assets: Path) -> list[Array]:
-    """Photographs, or noise where there are none."""
-    folder = assets / "images" / "imagenet-sample" / "calibrate"
-    if not folder.is_dir():
-        shape = (CALIBRATION_PICTURES, 256, 256, 3)
-        return list(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    return [picture for _, picture in open_pictures(folder).at_most(CALIBRATION_PICTURES).read()]
-
-
 def measure(source: Source, size: tuple[int, int], rounds: int, threads: Sequence[int]) -> Result:
     """Plan for one size, verify every side, and time those whose answers are right."""
-    network, floats = normalise(source.model, size)
-    quantised = source.calibration.apply(network)
-    model = Model(build(quantised), network.tail, source.preprocessing)
-    shape = quantised.maps[quantised.inputs[0]].shape
-    fitted = [
-        network_values("picture", picture, shape, source.preprocessing)
-        for picture in source.pictures
-    ]
+    planned = source.planned(size)
     with TemporaryDirectory(prefix="thinmaps-") as folder:
         room = Path(folder)
         peers = ["onnxruntime", *(["openvino"] if openvino_peer.installed() else [])]
-        entries = lay_out(model, room, peers, floats)
-        inputs = [real_values(picture, source.preprocessing)[None] for picture in fitted]
+        entries = lay_out(planned.model, room, peers, planned.floats)
+        inputs = [real_values(picture, source.preprocessing)[None] for picture in planned.pictures]
         entries += nncf_entries(room, inputs)
-        task = Task(model, fitted[0], room)
+        task = Task(planned.model, planned.pictures[0], room)
         rows = compare(task, entries, threads, rounds)
         correlations = float_correlations(task, entries)
-    return Result(source.name, size, model.plan.arena_bytes, correlations, rows)
+    return Result(source.name, size, planned.model.plan.arena_bytes, correlations, rows)
 
 
 def float_correlations(task: Task, entries: Sequence[Entry]) -> dict[str, float]:
@@ -156,28 +87,6 @@ def float_correlations(task: Task, entries: Sequence[Entry]) -> dict[str, float]
     return found | {
         name: correlation(floats, asker(entry)(task.values)) for name, entry in peers.items()
     }
-
-
-def provenance() -> dict[str, object]:
-    """The machine, its load, the commit and the versions."""
-    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    packages = ("thinmaps", "numpy", "onnxruntime", "openvino", "nncf")
-    return {
-        "machine": machine_name(),
-        "isa": _core.isa(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "date": datetime.date.today().isoformat(),
-        "commit": done.stdout.strip(),
-        "versions": {name: version(name) for name in packages if openvino_peer.installed(name)},
-    }
-
-
-def results_file() -> Path:
-    """Where this machine's results of today go."""
-    machine = re.sub(r"[^a-z0-9]+", "-", machine_name().lower()).strip("-")
-    return RESULTS / f"{machine}-{datetime.date.today().isoformat()}.json"
 
 
 MARKDOWN_HEAD = """\
@@ -238,19 +147,10 @@ def print_lines(result: Result) -> None:
     sys.stdout.flush()
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """`1088x1920` as (height, width)."""
-    height, _, width = text.partition("x")
-    return int(height), int(width)
-
-
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or ONNX files")
-    parser.add_argument("--sizes", nargs="*", type=size_of, default=SIZES, metavar="HxW")
-    parser.add_argument("--assets", type=Path, default=ASSETS)
-    parser.add_argument("--rounds", type=int, default=9)
+    add_source_options(parser)
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true")
@@ -280,11 +180,7 @@ def main() -> int:
         print(MARKDOWN_HEAD)
     document = {**provenance(), "rounds": options.rounds, "results": []}
     right = True
-    for name in options.networks:
-        if name not in BUILT and not file_of(name, options.assets).is_file():
-            print(f"skipped {name}: no {file_of(name, options.assets)}", file=sys.stderr)
-            continue
-        source = Source.open(name, options.assets)
+    for source in sources(options.networks, options.assets):
         for size in options.sizes:
             result = measure(source, size, options.rounds, options.threads)
             right = right and all(row.ms for row in result.rows)
@@ -297,14 +193,6 @@ def main() -> int:
     if options.json:
         print(json.dumps(document, indent=2))
     return 0 if right else 1
-
-
-def write(document: dict[str, Any], output: Path | None) -> None:
-    """What is measured so far, with the load of now beside that of the start."""
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**document, "load_at_end": os.getloadavg()}, indent=2)
-        output.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def resnets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("resnets")
 
 
-def speed(*arguments: str) -> subprocess.CompletedProcess[str]:
+def speed(*arguments: str, script: str = "speed.py") -> subprocess.CompletedProcess[str]:
     """Run the benchmark as `make bench` does."""
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), *arguments]
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -90,6 +90,22 @@ def test_the_speed_benchmark_verifies_times_and_counts(resnets: ModuleType, tmp_
     for side in sides.values():
         assert 0 < side["cpu_ms"]["p10"] <= side["cpu_ms"]["median"] <= side["cpu_ms"]["p90"]
         assert side["peak_bytes"] >= 0
+
+
+def test_the_limits_benchmark_says_where_the_time_goes(resnets: ModuleType, tmp_path: Path) -> None:
+    model = resnets.resnet((1,), bottleneck=False, stem=8, size=(32, 32))
+    onnx.save(model, tmp_path / "tiny.onnx")
+    asked = ["--networks", str(tmp_path / "tiny.onnx"), "--sizes", "40x32", "--rounds", "2"]
+    written = tmp_path / "limits.json"
+    done = speed(*asked, "--assets", str(tmp_path), "--output", str(written), script="limits.py")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(written.read_text())["results"]
+    assert result["profile"]["total"]["ms"] > 0
+    line = done.stdout.splitlines()[2]
+    assert line.startswith("| tiny, 40x32 | ")
+    assert "convolution" in line
+    again = speed("--read", str(written), script="limits.py")
+    assert again.stdout == done.stdout
 
 
 def test_a_network_that_is_absent_is_skipped_with_a_sentence(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
     ..., arena off          the same without ONNX Runtime's memory arena: every map is allocated
                             when it is made and freed behind its last reader
     OpenVINO int8           the same QDQ file, where OpenVINO is installed
+    OpenVINO float32        the float network, where it is given
 
 Peers run files without the functions that emulate codecs, which would only slow them down; answers
 of the int8 file in ONNX Runtime are compared with the functions in.
@@ -46,7 +47,7 @@ CORRELATION = 0.95  # of all elements, for others
 CHILD = "thinmaps.measure.heap_child"
 OURS, ORT_INT8, ORT_FLOAT = "thinmaps", "ONNX Runtime int8", "ONNX Runtime float32"
 ARENA_OFF = ", arena off"
-OPENVINO = "OpenVINO int8"
+OPENVINO, OPENVINO_FLOAT = "OpenVINO int8", "OpenVINO float32"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def lay_out(
                 entries.append(Entry(ORT_FLOAT + suffix, "onnxruntime", real, False, keep))
     if "openvino" in runtimes:
         entries.append(Entry(OPENVINO, "openvino", plain))
+        if floats is not None:
+            entries.append(Entry(OPENVINO_FLOAT, "openvino", real))
     return entries
 
 
