@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thinmaps import _core
-from thinmaps.codecs.mixed_width import MixedWidth, Tables
+from thinmaps.codecs.mixed_width import MixedWidth, Tables, fit_together
 from thinmaps.codecs.narrow import ONE, Narrow
 from thinmaps.codecs.native import implementations, twins
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
@@ -160,3 +160,36 @@ def test_a_twin_refuses_tables_of_another_size(isa, count):
     status, _ = _core.encode_unit("mixed_width", isa, rows, 0, wrong, none, payload)
     assert status == 3
     assert _core.decode_unit("mixed_width", isa, payload, 3, 0, 0, wrong, none, rows) == 3
+
+
+def test_maps_fitted_together_share_the_bits_by_what_the_output_feels():
+    specs = {"felt": MapSpec(4, 8, 3, 0.5), "not": MapSpec(8, 8, 2, 2.0), "null": MapSpec(2, 2, 1)}
+    tables = {
+        name: Tables.fit(spec, activations(spec, np.full(spec.channels, 20.0)))
+        for name, spec in specs.items()
+    }
+    weights = {"felt": np.full(3, 4.0), "not": np.full(2, 1e-4), "null": np.zeros(1)}
+    found = fit_together(specs, tables, weights, 3.5, unit_rows=2)
+    assert {codec.unit_rows for codec in found.values()} == {2}
+    assert found["felt"].width.min() > found["not"].width.max()
+    assert found["null"].width.any()
+    stored = sum(found[name].pixel_bits * s.height * s.width for name, s in specs.items())
+    elements = sum(spec.raw_bytes for spec in specs.values())
+    assert 3.3 * elements <= stored <= 3.5 * elements + 4
+
+    def loss(codecs) -> float:
+        return sum(
+            s.height * s.width * s.scale**2
+            * (tables[n].errors[np.arange(s.channels), codecs[n].width] @ weights[n])
+            for n, s in specs.items()
+        )  # fmt: skip
+
+    apart = {
+        name: MixedWidth.fit(
+            spec, activations(spec, np.full(spec.channels, 20.0)), weights=weights[name], bits=3
+        )
+        for name, spec in specs.items()
+    }
+    assert loss(found) < loss(apart) / 4
+    with pytest.raises(BadArgument, match="mean_bits <= 8, got 9"):
+        fit_together(specs, tables, weights, 9)

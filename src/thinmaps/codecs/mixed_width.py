@@ -285,3 +285,43 @@ class Tables:
         channel = np.arange(len(width))
         chosen = self.step[channel, width], self.zero_code[channel, width]
         return MixedWidth(unit_rows, width, *chosen)
+
+
+def fit_together(
+    specs: Mapping[str, MapSpec],
+    tables: Mapping[str, Tables],
+    weights: Mapping[str, NDArray[np.floating]],
+    mean_bits: float,
+    unit_rows: int = 1,
+) -> dict[str, MixedWidth]:
+    """Codecs of several maps, of `mean_bits` per element in the mean over all of them.
+
+    Bits go to whichever channel of whichever map saves most per bit, so that maps which the output
+    hardly feels pay for the others. `weights` are sensitivities (`calibrate/sensitivity.py`): mean
+    squared output per squared real unit, (channels,) by map name.
+
+    A map keeps one bit in one channel at least, which may exceed the mean by that much.
+
+    Raises:
+        BadArgument: the mean is outside of 0 to 8, or weights do not fit or are not finite.
+    """
+    if not 0 < mean_bits <= WIDEST:
+        raise BadArgument(f"{MixedWidth.id} needs 0 < mean_bits <= {WIDEST}, got {mean_bits}")
+    positions = {name: spec.height * spec.width for name, spec in specs.items()}
+    losses = {
+        name: tables[name].errors * spec.scale**2 * positions[name] * weights[name][:, None]
+        for name, spec in specs.items()
+    }
+    elements = np.concatenate(
+        [np.full(spec.channels, positions[name], np.int64) for name, spec in specs.items()]
+    )
+    widths = allocate(
+        np.concatenate([losses[name] for name in specs]), elements, int(mean_bits * elements.sum())
+    )
+    last = np.cumsum([spec.channels for spec in specs.values()])
+    found = {}
+    for name, width in zip(specs, np.split(widths, last[:-1]), strict=True):
+        if not width.any():
+            width[np.argmax(losses[name][:, 0] - losses[name][:, 1])] = 1
+        found[name] = tables[name].codec(width, unit_rows)
+    return found
