@@ -7,7 +7,7 @@ import pytest
 from plan.random_networks import random_network
 from plan.simulate import simulate
 from plan.sizes import HALF, WITH_HALO
-from plan.zoo import ZOO
+from plan.zoo import ZOO, squeeze_excite
 
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.plan.build import build, lower_bound_bytes
@@ -54,6 +54,12 @@ def test_an_arena_that_is_too_small_is_refused_with_the_maps_that_bind():
     assert build(network, effort=EFFORT, arena_bytes=smallest).arena_bytes == smallest
     with pytest.raises(PlanImpossible, match=r"\d bytes, 1 more than .* live 'conv"):
         build(network, effort=EFFORT, arena_bytes=smallest - 1)
+
+
+def test_the_arena_that_a_plan_reached_by_thicker_steps_may_be_asked_for():
+    network = squeeze_excite(32)
+    reached = build(network, effort=12_000).arena_bytes
+    assert build(network, effort=12_000, arena_bytes=reached).arena_bytes == reached
 
 
 def test_unknown_schedules_and_empty_steps_are_refused():

@@ -65,10 +65,11 @@ def build(
     flow = flow_of(lowered, codecs)
     find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
     found = find[schedule](flow, stripe_rows, effort)
-    if arena_bytes is not None and found.arena_bytes > arena_bytes:
-        raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
     if schedule != "layer":
         found = thickened(flow, found, max(found.arena_bytes, arena_bytes or 0), effort)
+    # Only here: thicker steps sometimes need less, since held maps are then laid over each other.
+    if arena_bytes is not None and found.arena_bytes > arena_bytes:
+        raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
     return _plan(network, codecs, flow, found, schedule, stripe_rows)
 
 
