@@ -13,9 +13,10 @@ Nobody is timed before its answer on the timed picture is verified, and nobody w
 (`thinmaps.measure.contenders` says what that means; NNCF's, with scales of its own, need not
 agree: how far every side correlates with the float network is written beside). Then all take turns,
 as `thinmaps.measure.bench` says: CPU time of the process with one thread, time on the clock with
-more. Memory: the live heap of a warm run (ONNX Runtime with its arena, which keeps it: of the first
-runs; OpenVINO: growth of resident memory over the first), without weights and picture; beside it
-the largest resident memory of a process that does nothing else, with everything. MB are 10^6 bytes.
+more. Memory: the live heap of a warm run (ONNX Runtime with its arena: what it reserves in the
+first runs; OpenVINO: growth of resident memory over the first), without weights and picture; beside
+it the largest resident memory of a process that does nothing else, with everything. MB are 10^6
+bytes.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from thinmaps.measure.contenders import (
     correlation,
     lay_out,
 )
+from thinmaps.measure.words import three_digits
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,6 @@ def figure(result: dict[str, Any], name: str) -> tuple[float, int] | None:
         return None
     least = found.get(name + ARENA_OFF, found[name])
     return found[name]["cpu_ms"]["median"], least["peak_bytes"]
-
-
-def three_digits(value: float) -> str:
-    """The digits that count, without an exponent."""
-    return f"{float(f'{value:.3g}'):,g}"
 
 
 def print_lines(result: Result) -> None:

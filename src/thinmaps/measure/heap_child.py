@@ -41,7 +41,7 @@ def thinmaps(model_path: str, picture_path: str, *_: str) -> Memory:
 
 
 def onnxruntime(model_path: str, input_path: str, arena: str = "keep", *_: str) -> Memory:
-    """What a warm run allocates; with an arena, which keeps it, what the first runs do."""
+    """What a warm run allocates; with an arena, what that reserves in the first."""
     from thinmaps.measure import onnxruntime_peer
 
     imported = resident_bytes()

@@ -13,7 +13,7 @@ from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.profile import Profile, Share
 from thinmaps.measure.report import MapRow, Report
-from thinmaps.measure.words import bytes_in_words, percent, times
+from thinmaps.measure.words import bytes_in_words, percent, three_digits, times
 
 
 def report_tables(report: Report, notes: tuple[str, ...] = ()) -> RenderableType:
@@ -85,10 +85,10 @@ def comparison_table(found: Comparison) -> RenderableType:
         "ours / peer", "1", times(found.time_ratio), "", "", times(found.memory_ratio), style="bold"
     )
     said = (
-        f"p10 to p90 of CPU time with one thread, on the clock with more; live heap of a warm run "
-        "(of ONNX Runtime with its arena, of the first runs; of OpenVINO, growth of RSS); equal: "
-        "elements of the final maps within one step of ours. Peer: its time with an arena, its "
-        f"heap without. {100 * found.equal_fraction:.4f} % of the final maps' elements within one "
+        "p10 to p90 of CPU time with one thread, on the clock with more; live heap of a warm run "
+        "(ONNX Runtime with its arena: what it reserves in the first runs; OpenVINO: growth of "
+        "RSS); equal: elements of the final maps within one step of ours. Peer: its time with an "
+        f"arena, its heap without. {100 * found.equal_fraction:.4f} % of the elements within one "
         f"step on all pictures, largest difference {found.max_step}; median of {found.rounds} "
         "interleaved rounds"
     )
@@ -101,10 +101,10 @@ def _comparison_cells(row: Contestant) -> tuple[str, ...]:
     return (
         row.name,
         str(row.threads),
-        f"{row.cpu_ms.median:.2f}" if row.cpu_ms and row.threads == 1 else "-",
-        f"{row.ms.median:.2f}" if row.ms else "-",
-        f"{counted.p10:.2f} to {counted.p90:.2f}" if counted else "-",
-        "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.2f} MB",
+        three_digits(row.cpu_ms.median) if row.cpu_ms and row.threads == 1 else "-",
+        three_digits(row.ms.median) if row.ms else "-",
+        f"{three_digits(counted.p10)} to {three_digits(counted.p90)}" if counted else "-",
+        "-" if row.peak_bytes is None else f"{three_digits(row.peak_bytes / 1e6)} MB",
         "-" if row.peak_rss_bytes is None else f"{row.peak_rss_bytes / 1e6:.0f} MB",
         f"{100 * row.within_a_step:.2f} %",
         f"{row.correlation:.4f}",
@@ -124,8 +124,8 @@ def profile_tables(found: Profile) -> RenderableType:
     said = (
         f"{found.machine}, {limits.isa}: at most {limits.products_per_second / 1e9:,.0f} billion "
         f"products a second in registers, {limits.copied_bytes_per_second / 1e9:,.0f} GB/s copied "
-        f"within the L2 cache; a whole run takes {found.run_ms:.2f} ms of CPU (medians of "
-        f"{found.rounds})"
+        f"within the L2 cache; a whole run takes {three_digits(found.run_ms)} ms of CPU (medians "
+        f"of {found.rounds})"
     )
     return Group(nodes, Text(), kinds, Text(), Text(said, "dim"))
 
@@ -147,10 +147,10 @@ def _profile_cells(found: Share) -> tuple[str, ...]:
     return (
         f"{found.steps:,}",
         f"{found.rows:,}",
-        f"{found.ms:.3f}",
+        three_digits(found.ms),
         f"{100 * found.share:.1f} %",
         f"{work / seconds / 1e9:.1f} {unit}",
-        f"{found.limit_ms:.3f}",
+        three_digits(found.limit_ms),
         f"{100 * found.limit_ms / max(found.ms, 1e-6):.0f} %",
     )
 

@@ -20,6 +20,15 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}".removesuffix(".0")
 
 
+def three_digits(value: float) -> str:
+    """The digits that count, without an exponent.
+
+    >>> [three_digits(value) for value in (1449.74, 0.00002927, 108.27, 30.0)]
+    ['1,450', '0.0000293', '108', '30']
+    """
+    return f"{float(f'{value:.3g}'):,.12f}".rstrip("0").rstrip(".")
+
+
 def times(ratio: float) -> str:
     """How many times: two digits that count.
 
