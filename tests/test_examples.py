@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import thinmaps as tm
 from thinmaps.plan.build import build
 from thinmaps.run.engine import Engine
 
@@ -75,3 +76,19 @@ def test_sizes_that_cannot_be_shown_are_refused() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "at least 120x160" in done.stderr
+
+
+def test_labels_of_a_network_in_tiles_are_compared_with_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("seamless_4k")
+    for name, size in (("whole", (64, 80)), ("tile", (48, 48))):
+        tm.save(example.denoiser(size), tmp_path / f"{name}.thin")
+    Image.fromarray(example.noisy_picture(None, (64, 80))).save(tmp_path / "picture.png")
+    files = [str(tmp_path / name) for name in ("whole.thin", "tile.thin", "picture.png")]
+    script = [sys.executable, str(EXAMPLES / "labels_in_tiles.py"), *files, "--margins", "0", "16"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    _, bare, wide = done.stdout.splitlines()
+    assert wide == "margin   16: 0.0 % of the pixels, 2.70 times the work"
+    assert not bare.startswith("margin    0: 0.0 %")
