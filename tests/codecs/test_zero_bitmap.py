@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from thinmaps.codecs.native import twins
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import CorruptPayload
 from thinmaps.types import MapSpec
@@ -44,3 +45,21 @@ def test_it_pays_where_more_than_an_eighth_of_the_elements_is_zero(share_of_zero
     rows = np.ones(spec.shape, np.uint8)
     rows.reshape(-1)[: int(share_of_zeros * rows.size)] = 0
     assert (ZeroBitmap().encode(rows, spec).bytes < spec.raw_bytes) == pays
+
+
+@pytest.mark.parametrize("share_of_zeros", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("row", [(3, 64), (7, 40), (5, 67), (1, 200)])
+@pytest.mark.parametrize("isa", list(twins(ZeroBitmap())))
+def test_long_runs_at_any_bit_are_those_of_the_reference(isa, row, share_of_zeros):
+    spec = MapSpec(3, *row, 1.0, 7)
+    random = np.random.default_rng(3)
+    rows = random.integers(0, 256, spec.shape, np.uint8)
+    rows[random.random(spec.shape) < share_of_zeros] = spec.zero_point
+    codec = ZeroBitmap(unit_rows=3)
+    twin = twins(codec)[isa]
+    payload = codec.encode_unit(rows, spec)
+    assert twin.encode_unit(rows, spec) == payload
+    np.testing.assert_array_equal(twin.decode_unit(payload, spec, 3), rows, strict=True)
+    for damaged in (payload[:-1], payload + b"\1"):
+        with pytest.raises(CorruptPayload):
+            twin.decode_unit(damaged, spec, 3)

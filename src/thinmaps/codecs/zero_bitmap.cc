@@ -2,7 +2,9 @@
 // Native twin of zero_bitmap.py, which specifies the payload.
 //
 // A unit is a sequence of runs (contiguous elements), a run a sequence of chunks of up to 64
-// elements: one word of presence bits each. Only the work on a chunk differs by instruction set.
+// elements: one word of presence bits each. Only the work on a run differs by instruction set.
+// Each works on a copy of the state, which no store of a byte can reach, so that it stays in
+// registers.
 #include <algorithm>
 #include <bit>
 
@@ -19,6 +21,7 @@ namespace thinmaps {
 namespace {
 
 constexpr size_t kChunk = 64;
+constexpr uint64_t kOnes = 0x0101010101010101;
 
 size_t Elements(const CodecSpec& spec, int32_t rows) {
   return static_cast<size_t>(rows) * static_cast<size_t>(spec.width) *
@@ -29,23 +32,24 @@ size_t BitmapBytes(size_t elements) { return (elements + 7) / 8; }
 
 uint64_t LowBits(size_t count) { return count < 64 ? (uint64_t{1} << count) - 1 : ~uint64_t{0}; }
 
-// Appends up to 64 bits at a time, in the order of bits.py.
+// Appends up to 64 bits at a time, in the order of bits.py. Fewer than 64 are held back.
 struct BitWriter {
   uint8_t* out;
   uint64_t held = 0;
   size_t held_bits = 0;
 
   void Append(uint64_t bits, size_t count) {
+    if (held_bits + count >= 64) return AppendOver(bits, count);
     held |= bits << held_bits;
-    if (held_bits + count < 64) {
-      held_bits += count;
-      return;
-    }
-    Store64(held, out);
+    held_bits += count;
+  }
+
+  // Where these bits fill the word: always, if they are 64.
+  void AppendOver(uint64_t bits, size_t count) {
+    Store64(held | bits << held_bits, out);
     out += 8;
-    const size_t taken = 64 - held_bits;
-    held = taken < 64 ? bits >> taken : 0;
-    held_bits = count - taken;
+    held = bits >> 1 >> (63 - held_bits);
+    held_bits += count - 64;
   }
 
   void Flush() { StorePart(held, out, (held_bits + 7) / 8); }
@@ -58,11 +62,20 @@ struct BitReader {
 
   uint64_t Take(size_t count) {
     const auto left = bitmap.subspan(position / 8);
+    if (left.size() > 8) return TakeInside(count);
     const size_t shift = position % 8;
     position += count;
-    if (left.size() <= 8) return LoadPart(left.data(), left.size()) >> shift & LowBits(count);
-    const uint64_t above = shift == 0 ? 0 : uint64_t{left[8]} << (64 - shift);
-    return (Load64(left.data()) >> shift | above) & LowBits(count);
+    return LoadPart(left.data(), left.size()) >> shift & LowBits(count);
+  }
+
+  // Whether more than 64 bits follow, so that they can be taken without a look at the end.
+  bool IsInside() const { return position / 8 + 8 < bitmap.size(); }
+
+  uint64_t TakeInside(size_t count) {
+    const uint8_t* left = bitmap.data() + position / 8;
+    const size_t shift = position % 8;
+    position += count;
+    return (Load64(left) >> shift | uint64_t{left[8]} << 1 << (63 - shift)) & LowBits(count);
   }
 };
 
@@ -74,18 +87,31 @@ struct EncodeState {
 
 struct DecodeState {
   BitReader presence;
-  std::span<const uint8_t> values;  // as many as presence bits are still to come
+  std::span<const uint8_t> values;
   uint8_t zero;
-  bool good = true;  // no value was zero so far
+  bool good = true;  // no value was zero or absent so far
+
+  // Whether a whole chunk can be decoded without a look at either end.
+  bool IsInside() const { return presence.IsInside() && values.size() >= kChunk; }
+
+  // The next values; none, and no good, where too few are left.
+  std::span<const uint8_t> TakeValues(size_t count) {
+    good &= count <= values.size();
+    const auto taken = values.first(good ? count : 0);
+    values = values.subspan(taken.size());
+    return taken;
+  }
 };
 
 // A value is stored always and kept only if it is not zero, which costs no branch.
 void EncodeChunk(const uint8_t* in, size_t count, EncodeState* state) {
+  const uint8_t zero = state->zero;
   uint64_t present = 0;
   uint8_t* value = state->value;
   for (size_t i = 0; i < count; ++i) {
-    const bool kept = in[i] != state->zero;
-    *value = in[i];
+    const uint8_t element = in[i];
+    const bool kept = element != zero;
+    *value = element;
     value += kept;
     present |= uint64_t{kept} << i;
   }
@@ -94,22 +120,33 @@ void EncodeChunk(const uint8_t* in, size_t count, EncodeState* state) {
 }
 
 void DecodeChunk(uint8_t* out, size_t count, DecodeState* state) {
-  const uint64_t present = state->presence.Take(count);
-  const auto kept = static_cast<size_t>(std::popcount(present));
-  std::fill_n(out, count, state->zero);
-  uint64_t left = present;
-  for (const uint8_t value : state->values.first(kept)) {
+  uint64_t left = state->presence.Take(count);
+  const uint8_t zero = state->zero;
+  bool good = true;
+  std::fill_n(out, count, zero);
+  for (const uint8_t value : state->TakeValues(static_cast<size_t>(std::popcount(left)))) {
     out[std::countr_zero(left)] = value;
     left &= left - 1;
-    state->good &= value != state->zero;
+    good &= value != zero;
   }
-  state->values = state->values.subspan(kept);
+  state->good &= good;
+}
+
+void EncodeRun(const uint8_t* in, size_t bytes, EncodeState* state) {
+  for (size_t i = 0; i < bytes; i += kChunk)
+    EncodeChunk(in + i, std::min(kChunk, bytes - i), state);
+}
+
+void DecodeRun(uint8_t* out, size_t bytes, DecodeState* state) {
+  for (size_t i = 0; i < bytes; i += kChunk) {
+    DecodeChunk(out + i, std::min(kChunk, bytes - i), state);
+  }
 }
 
 #if defined(__x86_64__)
 
 // One bit for each of the 64 elements that equals zero.
-THINMAPS_AVX2 uint64_t ZerosAvx2(const uint8_t* elements, uint8_t zero) {
+THINMAPS_AVX2 inline uint64_t ZerosAvx2(const uint8_t* elements, uint8_t zero) {
   const __m256i zeros = _mm256_set1_epi8(static_cast<char>(zero));
   const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements));
   const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(elements + 32));
@@ -119,84 +156,113 @@ THINMAPS_AVX2 uint64_t ZerosAvx2(const uint8_t* elements, uint8_t zero) {
 }
 
 // Presence bits 0 to 7, each spread to a byte: what pext keeps and pdep fills.
-THINMAPS_AVX2 uint64_t SpreadAvx2(uint64_t present) {
-  return _pdep_u64(present, 0x0101010101010101) * 0xFF;
+THINMAPS_AVX2 inline uint64_t SpreadAvx2(uint64_t present) {
+  const uint64_t ones = _pdep_u64(present, kOnes);
+  return (ones << 8) - ones;
 }
 
-THINMAPS_AVX2 void EncodeChunkAvx2(const uint8_t* in, size_t count, EncodeState* state) {
-  if (count < kChunk) return EncodeChunk(in, count, state);
-  const uint64_t present = ~ZerosAvx2(in, state->zero);
-  uint8_t* value = state->value;
-  for (size_t i = 0; i < kChunk; i += 8) {
-    // At most i values precede these, so all eight bytes lie in the room for the chunk.
-    Store64(_pext_u64(Load64(in + i), SpreadAvx2(present >> i)), value);
-    value += std::popcount(present >> i & 0xFF);
+THINMAPS_AVX2 void EncodeRunAvx2(const uint8_t* in, size_t bytes, EncodeState* state) {
+  EncodeState run = *state;
+  for (; bytes >= kChunk; bytes -= kChunk, in += kChunk) {
+    const uint64_t present = ~ZerosAvx2(in, run.zero);
+    for (size_t i = 0; i < kChunk; i += 8) {
+      // At most i values precede these, so all eight bytes lie in the room for the chunk.
+      Store64(_pext_u64(Load64(in + i), SpreadAvx2(present >> i)), run.value);
+      run.value += std::popcount(present >> i & 0xFF);
+    }
+    run.presence.AppendOver(present, kChunk);
   }
-  state->value = value;
-  state->presence.Append(present, kChunk);
+  *state = run;
+  EncodeRun(in, bytes, state);
 }
 
-THINMAPS_AVX2 void DecodeChunkAvx2(uint8_t* out, size_t count, DecodeState* state) {
-  // Eight values are read at a time, though fewer may be this chunk's.
-  if (count < kChunk || state->values.size() < kChunk) return DecodeChunk(out, count, state);
-  const uint64_t present = state->presence.Take(kChunk);
-  const uint64_t zeros = uint64_t{0x0101010101010101} * state->zero;
-  const uint8_t* value = state->values.data();
-  for (size_t i = 0; i < kChunk; i += 8) {
-    const uint64_t kept = SpreadAvx2(present >> i);
-    Store64(_pdep_u64(Load64(value), kept) | (zeros & ~kept), out + i);
-    value += std::popcount(present >> i & 0xFF);
+THINMAPS_AVX2 void DecodeRunAvx2(uint8_t* out, size_t bytes, DecodeState* state) {
+  DecodeState run = *state;
+  const uint64_t zeros = kOnes * run.zero;
+  uint64_t bad = 0;
+  // Inside, eight values can be read at a time, though fewer may be this chunk's.
+  for (; bytes >= kChunk && run.IsInside(); bytes -= kChunk, out += kChunk) {
+    const uint64_t present = run.presence.TakeInside(kChunk);
+    const uint8_t* value = run.values.data();
+    for (size_t i = 0; i < kChunk; i += 8) {
+      const uint64_t kept = SpreadAvx2(present >> i);
+      const uint64_t x = _pdep_u64(Load64(value), kept);
+      const uint64_t differs = (x ^ zeros) | ~kept;
+      bad |= (differs - kOnes) & ~differs & kOnes << 7;  // some byte of `differs` is 0
+      Store64(x | (zeros & ~kept), out + i);
+      value += std::popcount(present >> i & 0xFF);
+    }
+    run.values = run.values.subspan(static_cast<size_t>(std::popcount(present)));
   }
-  state->good &= (ZerosAvx2(out, state->zero) & present) == 0;
-  state->values = state->values.subspan(static_cast<size_t>(std::popcount(present)));
+  run.good &= bad == 0;
+  *state = run;
+  DecodeRun(out, bytes, state);
 }
 
 // Compresses into a register: the form that writes to memory is several times slower.
-THINMAPS_AVX512 void EncodeChunkAvx512(const uint8_t* in, size_t count, EncodeState* state) {
-  const __mmask64 chunk = LowBits(count);
-  const __m512i x = _mm512_maskz_loadu_epi8(chunk, in);
-  const __m512i zero = _mm512_set1_epi8(static_cast<char>(state->zero));
-  const __mmask64 present = _mm512_mask_cmpneq_epi8_mask(chunk, x, zero);
-  const __m512i kept = _mm512_maskz_compress_epi8(present, x);
-  if (count == kChunk) {
-    _mm512_storeu_si512(state->value, kept);
-  } else {
-    _mm512_mask_storeu_epi8(state->value, chunk, kept);
+THINMAPS_AVX512 void EncodeRunAvx512(const uint8_t* in, size_t bytes, EncodeState* state) {
+  EncodeState run = *state;
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(run.zero));
+  for (; bytes >= kChunk; bytes -= kChunk, in += kChunk) {
+    const __m512i x = _mm512_loadu_si512(in);
+    const __mmask64 present = _mm512_cmpneq_epi8_mask(x, zero);
+    // Whole, because there is room for all elements of the chunk.
+    _mm512_storeu_si512(run.value, _mm512_maskz_compress_epi8(present, x));
+    run.value += std::popcount(uint64_t{present});
+    run.presence.AppendOver(present, kChunk);
   }
-  state->value += std::popcount(uint64_t{present});
-  state->presence.Append(present, count);
+  if (bytes > 0) {
+    const __mmask64 chunk = LowBits(bytes);
+    const __m512i x = _mm512_maskz_loadu_epi8(chunk, in);
+    const __mmask64 present = _mm512_mask_cmpneq_epi8_mask(chunk, x, zero);
+    _mm512_mask_storeu_epi8(run.value, chunk, _mm512_maskz_compress_epi8(present, x));
+    run.value += std::popcount(uint64_t{present});
+    run.presence.Append(present, bytes);
+  }
+  *state = run;
 }
 
-THINMAPS_AVX512 void DecodeChunkAvx512(uint8_t* out, size_t count, DecodeState* state) {
-  const __mmask64 present = state->presence.Take(count);
-  const auto kept = static_cast<size_t>(std::popcount(uint64_t{present}));
-  const __m512i zero = _mm512_set1_epi8(static_cast<char>(state->zero));
-  const __mmask64 stored = LowBits(kept);
-  const __m512i values = state->values.size() >= kChunk
-                             ? _mm512_loadu_si512(state->values.data())
-                             : _mm512_maskz_loadu_epi8(stored, state->values.data());
-  state->good &= _mm512_mask_cmpeq_epi8_mask(stored, values, zero) == 0;
-  const __m512i x = _mm512_mask_expand_epi8(zero, present, values);
-  if (count == kChunk) {
-    _mm512_storeu_si512(out, x);
-  } else {
-    _mm512_mask_storeu_epi8(out, LowBits(count), x);
+THINMAPS_AVX512 void DecodeRunAvx512(uint8_t* out, size_t bytes, DecodeState* state) {
+  DecodeState run = *state;
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(run.zero));
+  __mmask64 bad = 0;
+  // Whole bytes of presence bits go straight into mask registers. While a chunk is left, its eight
+  // bytes of them are, too.
+  if (run.presence.position % 8 == 0) {
+    const uint8_t* presence = run.presence.bitmap.data() + run.presence.position / 8;
+    const uint8_t* value = run.values.data();
+    const uint8_t* values_end = value + run.values.size();
+    for (; bytes >= kChunk && values_end - value >= ptrdiff_t{kChunk}; bytes -= kChunk) {
+      const uint64_t present = Load64(presence);
+      const __m512i values = _mm512_loadu_si512(value);
+      const __m512i x = _mm512_mask_expand_epi8(zero, present, values);
+      _mm512_storeu_si512(out, x);
+      bad = _kor_mask64(bad, _mm512_mask_cmpeq_epi8_mask(present, x, zero));
+      value += std::popcount(present);
+      presence += kChunk / 8;
+      out += kChunk;
+    }
+    run.presence.position = static_cast<size_t>(presence - run.presence.bitmap.data()) * 8;
+    run.values = run.values.last(static_cast<size_t>(values_end - value));
   }
-  state->values = state->values.subspan(kept);
+  while (bytes > 0) {
+    const size_t count = std::min(kChunk, bytes);
+    const __mmask64 present = run.presence.Take(count);
+    const auto taken = run.TakeValues(static_cast<size_t>(std::popcount(uint64_t{present})));
+    const __m512i values = _mm512_maskz_loadu_epi8(LowBits(taken.size()), taken.data());
+    const __m512i x = _mm512_mask_expand_epi8(zero, present, values);
+    _mm512_mask_storeu_epi8(out, LowBits(count), x);
+    bad |= _mm512_mask_cmpeq_epi8_mask(present, x, zero);
+    bytes -= count;
+    out += count;
+  }
+  run.good &= bad == 0;
+  *state = run;
 }
 
 #endif
 
-size_t CountBits(std::span<const uint8_t> bitmap) {
-  size_t count = 0;
-  size_t i = 0;
-  for (; i + 8 <= bitmap.size(); i += 8) {
-    count += static_cast<size_t>(std::popcount(Load64(bitmap.data() + i)));
-  }
-  return count + static_cast<size_t>(std::popcount(LoadPart(bitmap.data() + i, bitmap.size() - i)));
-}
-
-template <auto kEncodeChunk>
+template <auto kEncodeRun>
 Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
               size_t* written) {
   // With room for the worst case, neither stream can leave the payload.
@@ -206,17 +272,14 @@ Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> p
 
   EncodeState state{
       {payload.data()}, payload.data() + bitmap_bytes, static_cast<uint8_t>(spec.zero_point)};
-  ForEachRun(rows, spec.width, spec.channels, [&state](const uint8_t* in, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += kChunk) {
-      kEncodeChunk(in + i, std::min(kChunk, bytes - i), &state);
-    }
-  });
+  ForEachRun(rows, spec.width, spec.channels,
+             [&state](const uint8_t* in, size_t bytes) { kEncodeRun(in, bytes, &state); });
   state.presence.Flush();
   *written = static_cast<size_t>(state.value - payload.data());
   return Status::kOk;
 }
 
-template <auto kDecodeChunk>
+template <auto kDecodeRun>
 Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
               int32_t columns, const MutableRows& rows) {
   if (column != 0 || columns != spec.width) return Status::kBadArgument;
@@ -224,30 +287,25 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   const size_t bitmap_bytes = BitmapBytes(elements);
   if (payload.size() < bitmap_bytes) return Status::kCorruptPayload;
 
-  // With no spare bit set and one value for each set bit, no chunk reads past the values.
   const auto bitmap = payload.first(bitmap_bytes);
   const auto values = payload.subspan(bitmap_bytes);
   if (elements % 8 != 0 && bitmap.back() >> (elements % 8) != 0) return Status::kCorruptPayload;
-  if (values.size() != CountBits(bitmap)) return Status::kCorruptPayload;
 
   DecodeState state{{bitmap}, values, static_cast<uint8_t>(spec.zero_point)};
-  ForEachRun(rows, columns, spec.channels, [&state](uint8_t* out, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += kChunk) {
-      kDecodeChunk(out + i, std::min(kChunk, bytes - i), &state);
-    }
-  });
-  return state.good ? Status::kOk : Status::kCorruptPayload;
+  ForEachRun(rows, columns, spec.channels,
+             [&state](uint8_t* out, size_t bytes) { kDecodeRun(out, bytes, &state); });
+  return state.good && state.values.empty() ? Status::kOk : Status::kCorruptPayload;
 }
 
 }  // namespace
 
-extern const CodecKernel kZeroBitmap{"zero_bitmap", Isa::kPortable, Encode<EncodeChunk>,
-                                     Decode<DecodeChunk>};
+extern const CodecKernel kZeroBitmap{"zero_bitmap", Isa::kPortable, Encode<EncodeRun>,
+                                     Decode<DecodeRun>};
 #if defined(__x86_64__)
-extern const CodecKernel kZeroBitmapAvx2{"zero_bitmap", Isa::kAvx2, Encode<EncodeChunkAvx2>,
-                                         Decode<DecodeChunkAvx2>};
-extern const CodecKernel kZeroBitmapAvx512{"zero_bitmap", Isa::kAvx512, Encode<EncodeChunkAvx512>,
-                                           Decode<DecodeChunkAvx512>};
+extern const CodecKernel kZeroBitmapAvx2{"zero_bitmap", Isa::kAvx2, Encode<EncodeRunAvx2>,
+                                         Decode<DecodeRunAvx2>};
+extern const CodecKernel kZeroBitmapAvx512{"zero_bitmap", Isa::kAvx512, Encode<EncodeRunAvx512>,
+                                           Decode<DecodeRunAvx512>};
 #endif
 
 }  // namespace thinmaps
