@@ -14,7 +14,9 @@ import pytest
 from small_models import small_model
 from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
 
+from thinmaps.codecs.base import Codec
 from thinmaps.codecs.block_width import BlockWidth
+from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument
@@ -302,13 +304,14 @@ def test_a_resize_of_a_known_mode_becomes_that_mode(linear: bool, factor: int) -
 
 
 @pytest.mark.parametrize("bits", range(1, 8))
-def test_a_codec_function_gives_what_the_codec_restores(bits: int) -> None:
+@pytest.mark.parametrize("kind", [Narrow, MixedWidth])
+def test_a_codec_function_gives_what_the_codec_restores(kind: type[Codec], bits: int) -> None:
     network = chain(3)
     inputs = inputs_of(network, 3)
     edge = "conv_2:0"
     spec = network.maps[edge]
     raw = run_network(network, inputs)[edge]
-    codec = Narrow.fit(spec, raw[None], bits=bits)
+    codec = kind.fit(spec, raw[None], bits=bits)
     ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
     (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
     np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), ours, strict=True)

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thinmaps import _core
+from thinmaps import _core, codecs
 from thinmaps.codecs.narrow import Narrow
-from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument, BadShape, PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
@@ -163,18 +162,20 @@ def test_one_engine_serves_many_python_threads(engine: Engine, network: Network)
 
 
 @pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
-@pytest.mark.parametrize(("rows", "codec"), [(1, "narrow"), (3, "zero_bitmap"), (40, "narrow")])
+@pytest.mark.parametrize(
+    ("rows", "codec"), [(1, "narrow"), (3, "zero_bitmap"), (40, "narrow"), (2, "mixed_width")]
+)
 def test_encoded_edges_equal_the_interpreter(
     network: Network, schedule: str, rows: int, codec: str
 ) -> None:
     x = pictures(1, network)[0]
     maps = run_network(network, {"picture": x})
-    made = {"narrow": Narrow, "zero_bitmap": ZeroBitmap}[codec]
-    codecs = {
+    made = codecs.get(codec)
+    chosen = {
         name: dataclasses.replace(made.fit(network.maps[name], maps[name][None]), unit_rows=rows)
         for name in ("a", "sum")
     }
-    plan = build(network, schedule=schedule, codecs=codecs)
+    plan = build(network, schedule=schedule, codecs=chosen)
     expected = interpret(plan, {"picture": x})
     for threads in (1, 2):
         for name, values in Engine(plan, threads=threads).maps(x).items():

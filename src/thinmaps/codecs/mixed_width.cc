@@ -6,6 +6,7 @@
 
 #include "codec.h"
 #include "intrinsics.h"
+#include "levels.h"
 #include "little_endian.h"
 
 #if defined(__x86_64__)
@@ -18,7 +19,6 @@
 namespace thinmaps {
 namespace {
 
-constexpr int kFractionBits = 15;
 constexpr size_t kGroup = 8;
 constexpr size_t kBlock = 256;  // codes between the two halves of the work; a multiple of kGroup
 
@@ -28,12 +28,7 @@ struct Tables {
   size_t period = 0;  // elements, a multiple of channels and of kGroup
   size_t groups = 0;
   size_t period_bits = 0;
-  const int32_t* scale = nullptr;
-  const int32_t* encode_offset = nullptr;
-  const int32_t* step = nullptr;
-  const int32_t* decode_offset = nullptr;
-  const int32_t* low_code = nullptr;
-  const int32_t* high_code = nullptr;
+  Levels levels;
   const int32_t* largest_code = nullptr;
   const int32_t* width = nullptr;
   const int32_t* used_low = nullptr;
@@ -57,8 +52,9 @@ bool ReadTables(const CodecSpec& spec, Tables* tables) {
   tables->period_bits = static_cast<size_t>(spec.integers[0]);
   const int32_t* row = spec.integers.data() + 1;
   for (const int32_t** table :
-       {&tables->scale, &tables->encode_offset, &tables->step, &tables->decode_offset,
-        &tables->low_code, &tables->high_code, &tables->largest_code, &tables->width}) {
+       {&tables->levels.scale, &tables->levels.encode_offset, &tables->levels.step,
+        &tables->levels.decode_offset, &tables->levels.low_code, &tables->levels.high_code,
+        &tables->largest_code, &tables->width}) {
     *table = row;
     row += tables->period;
   }
@@ -161,34 +157,6 @@ uint64_t BitsAt(std::span<const uint8_t> packed, size_t first) {
   return LoadPart(packed.data() + byte, std::min<size_t>(left, 8)) >> skip;
 }
 
-void Quantise(const uint8_t* in, const Tables& tables, size_t element, size_t count,
-              uint8_t* codes) {
-  const int32_t* scale = tables.scale + element;
-  const int32_t* offset = tables.encode_offset + element;
-  const int32_t* largest = tables.largest_code + element;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t code = (in[i] * scale[i] + offset[i]) >> kFractionBits;
-    codes[i] = static_cast<uint8_t>(std::min(std::max(code, 0), largest[i]));
-  }
-}
-
-// Returns whether every code is one that the encoder writes.
-bool Restore(const uint8_t* codes, const Tables& tables, size_t element, size_t count,
-             uint8_t* out) {
-  const int32_t* step = tables.step + element;
-  const int32_t* offset = tables.decode_offset + element;
-  const int32_t* low = tables.low_code + element;
-  const int32_t* high = tables.high_code + element;
-  int32_t wrong = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t code = codes[i];
-    wrong |= static_cast<int32_t>(code < low[i]) | static_cast<int32_t>(code > high[i]);
-    out[i] =
-        static_cast<uint8_t>(std::clamp((code * step[i] + offset[i]) >> kFractionBits, 0, 255));
-  }
-  return wrong == 0;
-}
-
 // `packed` has the row's bytes, all of which are written.
 template <typename Bits>
 void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row,
@@ -208,7 +176,10 @@ void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row
   ForEachRun(row, spec.width, spec.channels, [&](const uint8_t* in, size_t bytes) {
     for (size_t i = 0; i < bytes;) {
       const size_t count = std::min({bytes - i, kBlock - filled, tables.period - element});
-      Quantise(in + i, tables, element, count, codes.data() + filled);
+      const int32_t* largest = tables.largest_code + element;
+      tables.levels.Quantise(
+          in + i, element, count, [largest](size_t at) { return largest[at]; },
+          codes.data() + filled);
       i += count;
       filled += count;
       element = element + count == tables.period ? 0 : element + count;
@@ -253,7 +224,7 @@ bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint
         next += groups;
       }
       const size_t count = std::min({bytes - i, ready - used, tables.period - element});
-      good &= Restore(codes.data() + used, tables, element, count, out + i);
+      good &= tables.levels.Restore(codes.data() + used, element, count, out + i);
       i += count;
       used += count;
       element = element + count == tables.period ? 0 : element + count;

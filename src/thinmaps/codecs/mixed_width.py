@@ -100,7 +100,6 @@ class MixedWidth(Codec):
         cls,
         spec: MapSpec,
         samples: UInt8Array,
-        *,
         weights: NDArray[np.floating] | None = None,
         **options: Any,
     ) -> MixedWidth:

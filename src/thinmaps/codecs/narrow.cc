@@ -4,6 +4,7 @@
 #include <array>
 
 #include "codec.h"
+#include "levels.h"
 #include "little_endian.h"
 #include "sub_bytes.h"
 
@@ -16,7 +17,6 @@
 namespace thinmaps {
 namespace {
 
-constexpr int kFractionBits = 15;
 constexpr size_t kBlock = 256;  // codes between the two halves of the work; a multiple of 8
 
 // Narrow.native_integers: one value per channel, the channels repeated `length / channels` times so
@@ -26,12 +26,7 @@ struct Tables {
   size_t channels = 0;
   size_t length = 0;
   int32_t largest_code = 0;
-  const int32_t* scale = nullptr;
-  const int32_t* encode_offset = nullptr;
-  const int32_t* step = nullptr;
-  const int32_t* decode_offset = nullptr;
-  const int32_t* low_code = nullptr;
-  const int32_t* high_code = nullptr;
+  Levels levels;
 };
 
 bool ReadTables(const CodecSpec& spec, Tables* tables) {
@@ -44,8 +39,9 @@ bool ReadTables(const CodecSpec& spec, Tables* tables) {
   tables->bits = static_cast<size_t>(spec.integers[0]);
   tables->largest_code = (1 << tables->bits) - 1;
   const int32_t* row = spec.integers.data() + 1;
-  for (const int32_t** table : {&tables->scale, &tables->encode_offset, &tables->step,
-                                &tables->decode_offset, &tables->low_code, &tables->high_code}) {
+  for (const int32_t** table :
+       {&tables->levels.scale, &tables->levels.encode_offset, &tables->levels.step,
+        &tables->levels.decode_offset, &tables->levels.low_code, &tables->levels.high_code}) {
     *table = row;
     row += tables->length;
   }
@@ -89,33 +85,6 @@ void Unpack(std::span<const uint8_t> packed, size_t groups, size_t bits, uint8_t
   }
 }
 
-void Quantise(const uint8_t* in, const Tables& tables, size_t channel, size_t count,
-              uint8_t* codes) {
-  const int32_t* scale = tables.scale + channel;
-  const int32_t* offset = tables.encode_offset + channel;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t code = (in[i] * scale[i] + offset[i]) >> kFractionBits;
-    codes[i] = static_cast<uint8_t>(std::clamp(code, 0, tables.largest_code));
-  }
-}
-
-// Returns whether every code is one that the encoder writes.
-bool Restore(const uint8_t* codes, const Tables& tables, size_t channel, size_t count,
-             uint8_t* out) {
-  const int32_t* step = tables.step + channel;
-  const int32_t* offset = tables.decode_offset + channel;
-  const int32_t* low = tables.low_code + channel;
-  const int32_t* high = tables.high_code + channel;
-  int32_t wrong = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t code = codes[i];
-    wrong |= static_cast<int32_t>(code < low[i]) | static_cast<int32_t>(code > high[i]);
-    out[i] =
-        static_cast<uint8_t>(std::clamp((code * step[i] + offset[i]) >> kFractionBits, 0, 255));
-  }
-  return wrong == 0;
-}
-
 // `packed` has the row's ceil(width * channels * bits / 8) bytes, all of which are written.
 void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row,
                std::span<uint8_t> packed) {
@@ -125,7 +94,9 @@ void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row
   ForEachRun(row, spec.width, spec.channels, [&](const uint8_t* in, size_t bytes) {
     for (size_t i = 0; i < bytes;) {
       const size_t count = std::min({bytes - i, kBlock - filled, tables.length - channel});
-      Quantise(in + i, tables, channel, count, codes.data() + filled);
+      tables.levels.Quantise(
+          in + i, channel, count, [&tables](size_t) { return tables.largest_code; },
+          codes.data() + filled);
       i += count;
       filled += count;
       channel = (channel + count) % tables.channels;
@@ -161,7 +132,7 @@ bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint
         group += groups;
       }
       const size_t count = std::min({bytes - i, ready - used, tables.length - channel});
-      good &= Restore(codes.data() + used, tables, channel, count, out + i);
+      good &= tables.levels.Restore(codes.data() + used, channel, count, out + i);
       i += count;
       used += count;
       channel = (channel + count) % tables.channels;
