@@ -15,7 +15,7 @@
 namespace thinmaps {
 namespace {
 
-constexpr int32_t kMaxKernelRows = 256;
+constexpr int32_t kMostRows = 256;  // under a window, or under those that are done together
 
 int32_t WholeQuads(int32_t bytes) { return (bytes + kQuad - 1) / kQuad * kQuad; }
 
@@ -215,14 +215,17 @@ class Convolution final : public Kernel {
   }
 
   void RunRows(const Memory& memory, Range blocks, const Area& area) const {
-    for (int32_t row = area.rows.first; row < area.rows.stop; ++row) {
+    const bool narrow = area.columns.stop - area.columns.first <= loops_.narrow;
+    const int32_t many = narrow && !across_.transposed ? kMostRows / shape_.kernel_rows : 1;
+    for (int32_t row = area.rows.first; row < area.rows.stop; row += many) {
+      const Range rows{row, std::min(row + many, area.rows.stop)};
       for (int32_t across = 0; across < across_.phases; ++across) {
         int32_t first = area.columns.first;
         while (first < area.columns.stop && across_.Phase(first) != across) ++first;
         if (first == area.columns.stop) continue;
         const int32_t left = area.columns.stop - first;
         const int32_t pixels = (left + across_.phases - 1) / across_.phases;
-        ForBlocks(blocks, [&](Range some) { RunRow(memory, row, {first, pixels}, across, some); });
+        ForBlocks(blocks, [&](Range some) { RunRow(memory, rows, {first, pixels}, across, some); });
       }
     }
   }
@@ -231,9 +234,10 @@ class Convolution final : public Kernel {
     int32_t first, count;
   };
 
-  void RunRow(const Memory& memory, int32_t row, Columns columns, int32_t across,
+  // One row, or several of one phase.
+  void RunRow(const Memory& memory, Range rows, Columns columns, int32_t across,
               Range blocks) const {
-    const int32_t down = down_.Phase(row);
+    const int32_t down = down_.Phase(rows.first);
     const auto index = static_cast<size_t>(down * across_.phases + across);
     const Phase& phase = phases_[index];
     const int32_t group = blocks.first / shape_.group_blocks();
@@ -242,19 +246,28 @@ class Convolution final : public Kernel {
     const int32_t many = (blocks.stop - blocks.first) * kBlockChannels;
     const MapView& input = memory.maps[input_];
     const MapView& output = memory.maps[output_];
-    const uint8_t* rows[kMaxKernelRows];
-    FindRows(input, row, down, group, rows);
+    const ptrdiff_t item_bytes = out_.is_float ? sizeof(float) : 1;
+    const auto window_rows = static_cast<int32_t>(down_.taps[Index(down)].size());
+    const uint8_t* under[kMostRows];
+    uint8_t* out[kMostRows];
+    for (int32_t row = rows.first; row < rows.stop; ++row) {
+      const int32_t i = row - rows.first;
+      FindRows(input, row, down, group, under + i * window_rows);
+      out[i] =
+          output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes + item_bytes * channel;
+    }
     const int32_t step = across_.transposed ? 1 : across_.stride;
     const size_t first_block = Index(blocks.first);
     const size_t phase_block = index * static_cast<size_t>(shape_.blocks()) + first_block;
-    const ptrdiff_t item_bytes = out_.is_float ? sizeof(float) : 1;
     loops_.row({
-        .rows = rows,
+        .rows = under,
+        .window_rows = window_rows,
         .row_bytes = ptrdiff_t{in_.width - 1} * input.pixel_bytes + shape_.group_inputs,
         .padding = padding_.data(),
         .first = ptrdiff_t{across_.Base(columns.first)} * input.pixel_bytes,
         .step = ptrdiff_t{step} * input.pixel_bytes,
         .pixels = columns.count,
+        .out_rows = rows.stop - rows.first,
         .pieces = phase.pieces.data(),
         .piece_count = static_cast<int32_t>(phase.pieces.size()),
         .piece_bytes = piece_bytes_,
@@ -268,8 +281,7 @@ class Convolution final : public Kernel {
         .channels = std::min(many, shape_.group_outputs - in_group),
         .rounding = rounding_,
         .is_float = out_.is_float,
-        .out =
-            output.Row(row) + ptrdiff_t{columns.first} * output.pixel_bytes + item_bytes * channel,
+        .out = out,
         .out_step = ptrdiff_t{across_.phases} * output.pixel_bytes,
     });
   }
@@ -318,7 +330,7 @@ std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) 
                     window.kernel[1]};
   const size_t filter_bytes =
       static_cast<size_t>(shape.group_inputs) * static_cast<size_t>(shape.taps());
-  blueprint.Need(shape.kernel_rows <= kMaxKernelRows,
+  blueprint.Need(shape.kernel_rows <= kMostRows,
                  "at most 256 filter rows, got " + std::to_string(shape.kernel_rows));
   CheckFilters(blueprint, filter_bytes);
   const auto axis = transposed ? Axis::Transposed : Axis::Sliding;

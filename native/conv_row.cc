@@ -25,6 +25,10 @@ inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int3
                   uint8_t* buffer) {
   const __m512i padding = _mm512_loadu_si512(conv.padding);
   for (int32_t p = 0; p < count; ++p, start += conv.step, buffer += kPieceBytes) {
+    if (start >= 0 && start + kPieceBytes <= conv.row_bytes) {
+      _mm512_store_si512(buffer, _mm512_loadu_si512(row + start));
+      continue;
+    }
     const ptrdiff_t low = start < 0 ? -start : 0;
     const ptrdiff_t left = conv.row_bytes - start;
     const ptrdiff_t inside = (left < kPieceBytes ? left : kPieceBytes) - low;
@@ -185,36 +189,90 @@ inline void FetchAhead(const ConvRow& conv, const Piece& piece, int32_t blocks) 
   }
 }
 
-// Pixels p .. p + count - 1, at most kPixels.
+// The pixels of a tile: `count` of them from pixel `first` of output row `row` on, over the ends of
+// rows. Calls each(row, first, count) for those of every row.
+struct Pixels {
+  int32_t row, first, count;
+
+  template <typename Do>
+  void ForRows(const ConvRow& conv, Do each) const {
+    Pixels left = *this;
+    while (left.count > 0) {
+      const int32_t here = conv.pixels - left.first;
+      const int32_t some = left.count < here ? left.count : here;
+      each(left.row, left.first, some);
+      left = {left.row + 1, 0, left.count - some};
+    }
+  }
+};
+
+// As Find, for pixels of several rows.
+inline Source Gather(const ConvRow& conv, const Piece& piece, const Pixels& pixels,
+                     uint8_t* buffer) {
+  uint8_t* to = buffer;
+  pixels.ForRows(conv, [&](int32_t row, int32_t first, int32_t count) {
+    const uint8_t* under = conv.rows[row * conv.window_rows + piece.row];
+    const auto bytes = static_cast<size_t>(count) * kPieceBytes;
+    if (under != nullptr) {
+      Stage(conv, under, conv.first + first * conv.step + piece.offset, count, to);
+    } else {
+      __builtin_memset(to, conv.padding[0], bytes);
+    }
+    to += bytes;
+  });
+  return {buffer, kPieceBytes};
+}
+
+// Pixels p .. p + count - 1 of all rows, at most kPixels.
 template <int kPixels, int kBlocks>
 void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
-  static_assert(kPixels * kBlocks % kFinishVectors == 0);
+  constexpr int32_t kPixelSums = kBlocks * kBlockChannels;
+  constexpr int32_t kPast = (kFinishVectors - 1) * kBlockChannels;  // Finish reads, and drops
   alignas(64) uint8_t buffer[kPixels * kPieceBytes];
-  alignas(64) int32_t sums[kPixels * kBlocks * kBlockChannels];
+  alignas(64) int32_t sums[kPixels * kPixelSums + kPast];
   const ptrdiff_t first = conv.first + p * conv.step;
   const bool far = conv.far_filters;
+  const bool alone = conv.out_rows == 1;
+  const Pixels pixels{p / conv.pixels, p % conv.pixels, count};
   Tile<kPixels, kBlocks> tile;
   tile.Clear();
   for (int32_t i = 0; i < conv.piece_count; ++i) {
     const Piece& piece = conv.pieces[i];
+    if (alone && conv.rows[piece.row] == nullptr && conv.padding[0] == 0) continue;
     if (far && p == 0) FetchAhead(conv, piece, kBlocks);
-    const Source x = Find<kPixels>(conv, piece, first, count, buffer);
+    const Source x = alone ? Find<kPixels>(conv, piece, first, count, buffer)
+                           : Gather(conv, piece, pixels, buffer);
     tile.Multiply(x.bytes, x.step, piece.bytes, conv.filters + piece.filters, conv.block_filters);
   }
   tile.Store(sums);
-  Finish<kBlocks>(conv, sums, count, conv.out + p * conv.out_step);
+  __builtin_memset(sums + kPixels * kPixelSums, 0, kPast * sizeof(int32_t));
+  const int32_t* from = sums;
+  pixels.ForRows(conv, [&](int32_t row, int32_t column, int32_t some) {
+    Finish<kBlocks>(conv, from, some, conv.out[row] + column * conv.out_step);
+    from += some * kPixelSums;
+  });
 }
 
+// In the narrowest tile that has room.
+template <int kPixels, int kBlocks>
+void RunFitting(const ConvRow& conv, int32_t p, int32_t count) {
+  if constexpr (kPixels > kTileStep) {
+    if (count <= kPixels - kTileStep) {
+      return RunFitting<kPixels - kTileStep, kBlocks>(conv, p, count);
+    }
+  }
+  RunTile<kPixels, kBlocks>(conv, p, count);
+}
+
+// In tiles of one width, as few as can be; the last one may be narrower.
 template <int kBlocks>
 void RunTiles(const ConvRow& conv) {
-  int32_t p = 0;
-  for (; p + kWidePixels <= conv.pixels; p += kWidePixels) {
-    RunTile<kWidePixels, kBlocks>(conv, p, kWidePixels);
-  }
-  if (conv.pixels - p > kNarrowPixels) {
-    RunTile<kWidePixels, kBlocks>(conv, p, conv.pixels - p);
-  } else if (conv.pixels > p) {
-    RunTile<kNarrowPixels, kBlocks>(conv, p, conv.pixels - p);
+  constexpr int32_t kWidest = kBlocks == 1 ? kWidePixels : kWidePairPixels;
+  const int32_t pixels = conv.pixels * conv.out_rows;
+  const int32_t tiles = (pixels + kWidest - 1) / kWidest;
+  const int32_t width = ((pixels + tiles - 1) / tiles + kTileStep - 1) / kTileStep * kTileStep;
+  for (int32_t p = 0; p < pixels; p += width) {
+    RunFitting<kWidest, kBlocks>(conv, p, width < pixels - p ? width : pixels - p);
   }
 }
 
@@ -226,6 +284,7 @@ void Row(const ConvRow& conv) {
 }  // namespace
 
 extern const ConvLoops THINMAPS_CONV_LOOPS;
-const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles, Row, StopTiles, kMostBlocks, kWholePieces};
+const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles,  Row,        StopTiles,
+                                       kMostBlocks, kNarrowRow, kWholePieces};
 
 }  // namespace thinmaps

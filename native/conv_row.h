@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One output row of a convolution, the unit of work of the inner loops in conv_row.cc.
+// One output row of a convolution, or a few narrow ones: the unit of work of the inner loops in
+// conv_row.cc.
 //
 // A filter is cut into pieces: up to 64 consecutive bytes of one input row under the window. Where
 // pixels lie without gaps, neighbouring columns join in a piece, so that a first layer of three
@@ -25,12 +26,14 @@ struct Piece {
 };
 
 struct ConvRow {
-  const uint8_t* const* rows;  // input rows under the window; nullptr outside of the map
-  ptrdiff_t row_bytes;         // that may be read from each
-  const uint8_t* padding;      // kPieceBytes zero points
-  ptrdiff_t first;             // the first output pixel's place in a row; before it if negative
-  ptrdiff_t step;              // from an output pixel's place to the next one's
-  int32_t pixels;
+  const uint8_t* const* rows;  // [output row][window row]; nullptr outside of the map
+  int32_t window_rows;
+  ptrdiff_t row_bytes;     // that may be read from each
+  const uint8_t* padding;  // kPieceBytes zero points
+  ptrdiff_t first;         // the first output pixel's place in a row; before it if negative
+  ptrdiff_t step;          // from an output pixel's place to the next one's
+  int32_t pixels;          // of an output row
+  int32_t out_rows;
 
   const Piece* pieces;
   int32_t piece_count;
@@ -44,19 +47,20 @@ struct ConvRow {
   const float* multiplier;
   int32_t channels;  // outputs, the last block may be incomplete
   Rounding rounding;
-  bool is_float;  // out = fl(sum) * multiplier in float32, without rounding
-  uint8_t* out;   // of the first pixel
+  bool is_float;        // out = fl(sum) * multiplier in float32, without rounding
+  uint8_t* const* out;  // by output row, of the first pixel
   ptrdiff_t out_step;
 };
 
-// out[p][k] = Rounding of fl(bias[k] + sum over pieces and bytes i of
-//   rows[row][first + p * step + offset + i] * filters[k][piece][i]) * multiplier[k];
+// out[r][p][k] = Rounding of fl(bias[k] + sum over pieces and bytes i of
+//   rows[r][row][first + p * step + offset + i] * filters[k][piece][i]) * multiplier[k];
 // bytes outside of a row are zero points. Filters start at a multiple of 64 bytes.
 struct ConvLoops {
   void (*start)(int32_t piece_bytes);  // around the rows of a step: the processor's state
   void (*row)(const ConvRow& row);
   void (*stop)();
   int32_t blocks;     // that a row can do at once
+  int32_t narrow;     // rows of so few pixels are worth being done together
   bool equal_pieces;  // every piece is filled up with zeros to the longest
 };
 

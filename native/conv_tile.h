@@ -27,7 +27,9 @@ namespace {
 
 // g++ 12's intrinsics do not say that they touch memory; these do.
 constexpr int32_t kWidePixels = 32;
-constexpr int32_t kNarrowPixels = 16;
+constexpr int32_t kWidePairPixels = 32;
+constexpr int32_t kTileStep = 16;
+constexpr int32_t kNarrowRow = 8;
 constexpr int32_t kMostBlocks = 2;
 constexpr bool kWholePieces = true;
 constexpr ptrdiff_t kTileRows = 16;
@@ -111,6 +113,13 @@ struct Tile {
 
 constexpr bool kWholePieces = false;
 
+// Sums stay in registers only where every loop over them is unrolled.
+#if defined(__clang__)
+#define THINMAPS_UNROLL _Pragma("unroll")
+#else
+#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 void StartTiles(int32_t) {}
 void StopTiles() {}
 
@@ -120,8 +129,10 @@ inline int32_t BytesRead(const ConvRow&, const Piece& piece) {
 
 #if defined(__AVX512VNNI__)
 
-constexpr int32_t kWidePixels = 8;
-constexpr int32_t kNarrowPixels = 4;
+constexpr int32_t kWidePixels = 24;
+constexpr int32_t kWidePairPixels = 14;
+constexpr int32_t kTileStep = 2;
+constexpr int32_t kNarrowRow = 7;
 constexpr int32_t kMostBlocks = 2;
 
 // A register holds the 16 sums of a pixel and a block; a broadcast quad serves both blocks.
@@ -130,7 +141,9 @@ struct Tile {
   __m512i sum[kPixels][kBlocks];
 
   void Clear() {
+    THINMAPS_UNROLL
     for (int p = 0; p < kPixels; ++p) {
+      THINMAPS_UNROLL
       for (int b = 0; b < kBlocks; ++b) sum[p][b] = _mm512_setzero_si512();
     }
   }
@@ -139,9 +152,12 @@ struct Tile {
                 ptrdiff_t block_filters) {
     for (int32_t i = 0; i < bytes; i += kQuad, x += kQuad, filters += kQuadBytes) {
       __m512i filter[kBlocks];
+      THINMAPS_UNROLL
       for (int b = 0; b < kBlocks; ++b) filter[b] = _mm512_loadu_si512(filters + b * block_filters);
+      THINMAPS_UNROLL
       for (int p = 0; p < kPixels; ++p) {
         const __m512i quad = _mm512_set1_epi32(LoadFour(x + p * step));
+        THINMAPS_UNROLL
         for (int b = 0; b < kBlocks; ++b) {
           sum[p][b] = _mm512_dpbusd_epi32(sum[p][b], quad, filter[b]);
         }
@@ -150,7 +166,9 @@ struct Tile {
   }
 
   void Store(int32_t* sums) {
+    THINMAPS_UNROLL
     for (int p = 0; p < kPixels; ++p) {
+      THINMAPS_UNROLL
       for (int b = 0; b < kBlocks; ++b, sums += kBlockChannels) {
         _mm512_store_si512(sums, sum[p][b]);
       }
@@ -161,7 +179,9 @@ struct Tile {
 #elif defined(__AVX2__)
 
 constexpr int32_t kWidePixels = 2;
-constexpr int32_t kNarrowPixels = 1;
+constexpr int32_t kTileStep = 1;
+constexpr int32_t kNarrowRow = 1;
+constexpr int32_t kWidePairPixels = 1;
 constexpr int32_t kMostBlocks = 1;
 
 // Bytes are widened to 16 bits and multiplied in pairs (vpmaddwd): a sum of two byte products
@@ -207,7 +227,9 @@ struct Tile {
 #elif defined(__SSE4_1__)
 
 constexpr int32_t kWidePixels = 1;
-constexpr int32_t kNarrowPixels = 1;
+constexpr int32_t kTileStep = 1;
+constexpr int32_t kNarrowRow = 0;
+constexpr int32_t kWidePairPixels = 1;
 constexpr int32_t kMostBlocks = 1;
 
 // As for AVX2; a vector of sums holds 2 channels x 2 halves.
@@ -241,7 +263,9 @@ struct Tile {
 #else
 
 constexpr int32_t kWidePixels = 1;
-constexpr int32_t kNarrowPixels = 1;
+constexpr int32_t kTileStep = 1;
+constexpr int32_t kNarrowRow = 0;
+constexpr int32_t kWidePairPixels = 1;
 constexpr int32_t kMostBlocks = 1;
 
 template <int kPixels, int kBlocks>

@@ -42,6 +42,29 @@ def test_convolutions_of_any_width_equal_the_definition(
     check(node, MapSpec(height, width, inputs, 0.25, 130), y, seed=width)
 
 
+@pytest.mark.parametrize("zero_point", [0, 130])
+@pytest.mark.parametrize(
+    ("width", "inputs", "outputs", "kernel", "stride"),
+    [
+        (7, 64, 33, 3, 1),
+        (14, 40, 64, 3, 2),
+        (5, 20, 32, 5, 1),
+        (3, 8, 17, 1, 1),
+        (13, 64, 32, 3, 1),
+    ],
+)
+def test_narrow_maps_whose_rows_are_done_together_equal_the_definition(
+    width: int, inputs: int, outputs: int, kernel: int, stride: int, zero_point: int
+) -> None:
+    random = np.random.default_rng(width)
+    height, pad = 9, kernel // 2
+    window = op.Window((kernel, kernel), (stride, stride), (1, 1), (pad, pad, pad, pad))
+    rows, columns = ((extent + 2 * pad - kernel) // stride + 1 for extent in (height, width))
+    node = op.Conv(window, 1, **filters(random, outputs, inputs, window.kernel))
+    y = MapSpec(rows, columns, outputs, 0.5, 12)
+    check(node, MapSpec(height, width, inputs, 0.25, zero_point), y, seed=width)
+
+
 @pytest.mark.parametrize("channels", [1, 4, 16, 32, 48, 64, 70, 128, 144])
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2)])
 def test_depthwise_convolutions_of_any_size_equal_the_definition(
