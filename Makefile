@@ -20,8 +20,8 @@ LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
-.PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy docs \
-	size demo examples sanitize clean
+.PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy \
+	bench-kernels docs size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -91,6 +91,9 @@ bench-limits: setup ## where our time goes, and what the machine's rates would a
 
 bench-memory: setup ## the memory table of the README
 	$(PYTHON) benchmarks/memory.py $(OPTIONS)
+
+bench-kernels: setup ## convolutions beside oneDNN (PyTorch), codecs beside memcpy
+	$(PYTHON) benchmarks/kernels.py $(OPTIONS)
 
 bench-accuracy: setup ## the accuracy table of the README
 	$(PYTHON) benchmarks/accuracy.py $(OPTIONS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import onnx
 import onnxruntime
 import pytest
 
+from thinmaps import _core
+
+ISAS = {isa for _, isa in _core.codec_kernels()}
 CHECKOUT = Path(__file__).resolve().parent.parent
 BENCHMARKS = CHECKOUT / "benchmarks"
 
@@ -114,3 +118,17 @@ def test_a_network_that_is_absent_is_skipped_with_a_sentence(tmp_path: Path) -> 
     assert "skipped squeezenet1_1: no " in done.stderr
     # Only the head is left, and the README has the same.
     assert f"<!-- measured: speed -->\n{done.stdout}" in (CHECKOUT / "README.md").read_text()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is in PyTorch")
+@pytest.mark.skipif("avx2" not in ISAS, reason="oneDNN has no kernel to compare with")
+@pytest.mark.slow
+def test_the_kernel_benchmark_verifies_both_sides_and_names_the_peers_kernel() -> None:
+    asked = ["--isa", "avx2", "--only", "960-320", "--rounds", "2", "--json"]
+    command = [sys.executable, str(BENCHMARKS / "kernels.py"), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (convolved,) = json.loads(done.stdout)["convolutions"]
+    assert "avx2" in convolved["peer"]
+    assert 0 < convolved["ratio"]["low"] <= convolved["ratio"]["median"]
+    assert 0 < convolved["ceiling_share"] < 1
