@@ -34,6 +34,7 @@ from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Pictures, Prepared, Progress
+from thinmaps.rate_control import Controlled, Goals, control
 from thinmaps.types import MapSpec, Preprocessing
 
 Schedule = Literal["layer", "stream", "mixed"]
@@ -52,7 +53,30 @@ class Settings:
     schedule: Schedule = "mixed"
     stripe_rows: int = 1
     arena_bytes: int | None = None
+    traffic_bytes: int | None = None
+    max_drop: float | None = None
     codec: str | Mapping[str, str] | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be met together, and unknown codecs, before any work."""
+        _check_codecs(self.codec)
+        if self.codec is not None and (self.max_drop is not None or self.traffic_bytes is not None):
+            raise BadArgument(
+                "a codec is named or found: give --codec, or goals (--max-drop, --traffic)"
+            )
+        _ = self.goals
+
+    @property
+    def goals(self) -> Goals | None:
+        """What rate control is asked for; None where nothing is."""
+        given = (self.max_drop, self.arena_bytes, self.traffic_bytes)
+        if self.codec is not None or all(goal is None for goal in given):
+            return None
+        return Goals(*given)
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether the arena is within the budget."""
+        return self.arena_bytes is None or plan.arena_bytes <= self.arena_bytes
 
 
 def compress(
@@ -67,6 +91,8 @@ def compress(
     schedule: Schedule = "mixed",
     stripe_rows: int = 1,
     arena_bytes: int | None = None,
+    traffic_bytes: int | None = None,
+    max_drop: float | None = None,
     codec: str | Mapping[str, str] | None = None,
 ) -> Model:
     """Make a uint8 network of a float or QDQ one and plan it for one static arena.
@@ -86,6 +112,11 @@ def compress(
         schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
         stripe_rows: rows of the last map per turn of a streamed segment.
         arena_bytes: the budget; None asks for the smallest arena.
+        traffic_bytes: a budget for the stored bytes that one inference writes and reads.
+        max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
+            itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
+            `arena_bytes` is not reached without, every map gets the codec that it deserves
+            (`rate_control.py`); at most two of the three goals.
         codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
             or a mapping from map names to such ids.
 
@@ -95,8 +126,8 @@ def compress(
         BadArgument: an option is outside what it may be.
         PlanImpossible: nothing fits in `arena_bytes`.
     """
-    settings = Settings(size, schedule, stripe_rows, arena_bytes, codec)
-    _check_codecs(codec)
+    settings = Settings(size, schedule, stripe_rows, arena_bytes, traffic_bytes, max_drop, codec)
+    settings.check()
     prepared = Prepared.open(
         model,
         calibrate,
@@ -106,7 +137,8 @@ def compress(
         progress=progress,
     )
     source, pictures = prepared.source, prepared.pictures
-    plan = _planned(prepared, settings)
+    controlled = _controlled(prepared, settings, progress)
+    plan = controlled.plan if controlled else _planned(prepared, settings)
     compressed = Model(
         plan=plan,
         tail=source.network.tail,
@@ -116,6 +148,9 @@ def compress(
         notes=(*source.network.notes, *prepared.networks.notes, *_without_use(settings, plan)),
     )
     check_names(compressed)
+    if controlled:
+        notes = (*compressed.notes, *controlled.notes)
+        return replace(compressed, drop=controlled.drop, front=controlled.front, notes=notes)
     if pictures is None or prepared.preprocessing is None:
         return compressed
     checked = compressed if settings.size is None else _at_own_size(compressed, prepared)
@@ -136,31 +171,49 @@ def _at_own_size(compressed: Model, prepared: Prepared) -> Model:
     return replace(compressed, plan=plan, tail=prepared.source.own_network.tail)
 
 
+def _controlled(
+    prepared: Prepared, settings: Settings, progress: Progress | None
+) -> Controlled | None:
+    """What rate control finds for the goals; None where no codec is asked for or needed."""
+    goals = settings.goals
+    if goals is None:
+        return None
+    smallest = replace(settings, arena_bytes=None)
+    bare_will_do = prepared.pictures is None or settings.fits(_built(prepared, smallest, {}))
+    if goals.asks_only_for_arena and bare_will_do:
+        return None
+    found = control(
+        prepared, goals, lambda codecs: _built(prepared, smallest, codecs), progress=progress
+    )
+    return replace(found, plan=_built(prepared, settings, found.plan.codecs))
+
+
+def _built(prepared: Prepared, settings: Settings, chosen: Mapping[str, Codec]) -> Plan:
+    return build(
+        prepared.networks.planned,
+        codecs=chosen,
+        schedule=settings.schedule,
+        stripe_rows=settings.stripe_rows,
+        arena_bytes=settings.arena_bytes,
+    )
+
+
 def _planned(prepared: Prepared, settings: Settings) -> Plan:
     """The plan, with the requested codecs fitted on calibration pictures."""
-    network = prepared.networks.planned
-
-    def planned(chosen: Mapping[str, Codec]) -> Plan:
-        return build(
-            network,
-            codecs=chosen,
-            schedule=settings.schedule,
-            stripe_rows=settings.stripe_rows,
-            arena_bytes=settings.arena_bytes if chosen or not settings.codec else None,
-        )
-
-    bare = None if isinstance(settings.codec, Mapping) else planned({})
     if not settings.codec:
-        assert bare is not None
-        return bare
-    requested = _requested(network, settings.codec, bare)
+        return _built(prepared, settings, {})
+    bare = None
+    if isinstance(settings.codec, str):
+        bare = _built(prepared, replace(settings, arena_bytes=None), {})
+    requested = _requested(prepared.networks.planned, settings.codec, bare)
     samples = _samples(prepared, requested)
-    return planned(
-        {
-            name: fit_codec(request, prepared.networks.own, name, samples.get(name))
-            for name, request in requested.items()
-        }
-    )
+    codecs_of = {
+        name: fit_codec(request, prepared.networks.own, name, samples.get(name))
+        for name, request in requested.items()
+    }
+    # A budget is for what is asked: a plan that holds nothing whole has nothing to encode.
+    budget = settings.arena_bytes if codecs_of else None
+    return _built(prepared, replace(settings, arena_bytes=budget), codecs_of)
 
 
 def _requested(

@@ -133,10 +133,14 @@ def calibration_pictures(
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The uint8 network at the planned size and at the file's own, and how it was made."""
+    """The uint8 network at the planned size and at the file's own, and how it was made.
+
+    `real` is the float network whose maps the one at its own size holds in bytes.
+    """
 
     planned: Network
     own: Network
+    real: FloatNetwork
     notes: tuple[str, ...]
 
 
@@ -150,6 +154,7 @@ def quantised(
     if source.network.quantisation is not None:
         maps, note = _stored_quantisation(source, pictures, preprocessing, progress)
         notes: tuple[str, ...] = (note,)
+        real = source.own_network
 
         def apply(network: FloatNetwork) -> Network:
             return quantise(network, maps, preprocessing=preprocessing)
@@ -169,10 +174,10 @@ def quantised(
         )
         skipped = f", {len(found.skipped)} skipped: {found.skipped[0]}" if found.skipped else ""
         notes = (f"calibrated on {found.pictures} pictures{skipped}", *found.notes)
-        apply = found.apply
+        real, apply = found.calibrated(source.own_network), found.apply
     planned = apply(source.network)
     own = planned if source.own_network is source.network else apply(source.own_network)
-    return Networks(planned, own, notes)
+    return Networks(planned, own, real, notes)
 
 
 def _stored_quantisation(

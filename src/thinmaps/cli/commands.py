@@ -76,6 +76,12 @@ def compress(
     schedule: Annotated[Literal["mixed", "stream", "layer"], typer.Option()] = "mixed",
     stripe: Annotated[int, typer.Option(min=1, help="Rows of the last map per turn.")] = 1,
     arena: Annotated[str | None, typer.Option(metavar="BYTES", help="A budget: 64KiB.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points that codecs may cost; they are then chosen.")
+    ] = None,
+    traffic: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="A budget for stored bytes moved.")
+    ] = None,
     labels: Annotated[str | None, typer.Option(help="CSV of the calibration pictures.")] = None,
     names: Annotated[str | None, typer.Option(help="Class names, one per line.")] = None,
     json: Json = False,
@@ -97,6 +103,8 @@ def compress(
             schedule=schedule,
             stripe_rows=stripe,
             arena_bytes=options.byte_count(arena),
+            traffic_bytes=options.byte_count(traffic, "--traffic"),
+            max_drop=max_drop,
             codec=options.codec(codec or []),
         )
         save(compressed, output)

@@ -51,7 +51,7 @@ def size(text: str | None) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2]))
 
 
-def byte_count(text: str | None) -> int | None:
+def byte_count(text: str | None, option: str = "--arena") -> int | None:
     """Bytes with a unit.
 
     >>> [byte_count(text) for text in ("64KiB", "1.5 MiB", "70000")]
@@ -61,7 +61,7 @@ def byte_count(text: str | None) -> int | None:
         return None
     found = _BYTES.fullmatch(text.strip())
     if not found or found[2].lower() not in _UNITS:
-        raise BadArgument(f"--arena needs bytes such as 64KiB or 1.5MiB, got {text!r}")
+        raise BadArgument(f"{option} needs bytes such as 64KiB or 1.5MiB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 

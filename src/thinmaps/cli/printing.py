@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -46,9 +47,13 @@ def show_report(model: Model, as_json: bool) -> None:
     """Where the bytes go, and what compressing cost."""
     found = report(model.plan, count(model.plan))
     if as_json:
-        print_json({**found.to_json(), "drop": model.drop, "notes": model.notes})
+        front = [dataclasses.asdict(trade) for trade in model.front]
+        said = {"drop": model.drop, "notes": model.notes, "front": front}
+        print_json({**found.to_json(), **said})
         return
     print_table(show.report_tables(found, model.notes))
+    if model.front:
+        print_table(show.front_table(model.front))
     if model.drop is not None:
         say(
             f"drop against the float network on held-out pictures: {percent(model.drop)} "

@@ -54,7 +54,8 @@ class StandardOperator(NamedTuple):
 class Codec(ABC):
     """Encoder and decoder of a map's rows. Abstract; every codec is final.
 
-    `settings` are the options of `fit` that the contract test asks about and a planner may try.
+    `settings` are the options of `fit` that the contract test asks about; `menu` are those that
+    rate control tries, the same where a codec does not say otherwise.
     """
 
     id: ClassVar[str]
@@ -62,6 +63,7 @@ class Codec(ABC):
     encode_halo_rows: ClassVar[int] = 0
     decode_halo_units: ClassVar[int] = 0
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({},)
+    menu: ClassVar[tuple[Mapping[str, int], ...]]
     registered: ClassVar[dict[str, type[Codec]]] = {}
 
     unit_rows: int = 1
@@ -81,6 +83,8 @@ class Codec(ABC):
                 f"two codecs have the id {cls.id!r}: {other.__module__} and {cls.__module__} "
                 f"(a dataclass with slots=True is made twice; leave slots out)"
             )
+        if "menu" not in cls.__dict__:
+            cls.menu = cls.settings
         Codec.registered[cls.id] = cls
 
     def __post_init__(self) -> None:

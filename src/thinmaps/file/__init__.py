@@ -35,7 +35,7 @@ from thinmaps.plan.plan import Buffer, Place, Plan, Step
 from thinmaps.plan.verify import verify
 from thinmaps.types import Preprocessing
 
-__all__ = ["Model", "Provenance", "check_writable", "load", "save", "write_atomically"]
+__all__ = ["Model", "Provenance", "Trade", "check_writable", "load", "save", "write_atomically"]
 
 FORMAT = 1
 SCHEDULES = ("layer", "stream", "mixed")
@@ -52,13 +52,23 @@ class Provenance:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Trade:
+    """What one allocation of codecs costs: bytes of the arena, bytes moved, points of drop."""
+
+    arena_bytes: int
+    traffic_bytes: int
+    drop: float
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """What a .thin file holds. `labels` are the classes' names in order, or empty.
 
     `preprocessing` is None for networks that take arrays, not pictures. `notes` are sentences for
     `show`: codecs that did not pay, constants that were bent. `drop` is what compressing cost on
-    held-out calibration pictures, in points, or None where nothing was measured.
+    held-out calibration pictures, in points, or None where nothing was measured. `front` are the
+    trades that rate control evaluated and that no other beats, on the pictures it chose on.
     """
 
     plan: Plan
@@ -68,6 +78,7 @@ class Model:
     provenance: Provenance = field(default_factory=Provenance)
     notes: tuple[str, ...] = ()
     drop: float | None = None
+    front: tuple[Trade, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +102,7 @@ class _Document:
     provenance: Provenance
     notes: tuple[str, ...]
     drop: float | None
+    front: tuple[Trade, ...]
 
 
 def save(model: Model, path: str | Path) -> None:
@@ -159,6 +171,7 @@ def decode(data: bytes) -> Model:
         document.provenance,
         document.notes,
         document.drop,
+        document.front,
     )
 
 
@@ -250,6 +263,7 @@ def _document(model: Model) -> _Document:
         provenance=model.provenance,
         notes=model.notes,
         drop=model.drop,
+        front=model.front,
     )
 
 

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from thinmaps.file import Trade
 from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
 from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.map_profile import NetworkProfile
@@ -19,6 +22,17 @@ from thinmaps.measure.words import bytes_in_words, percent, three_digits, times
 def report_tables(report: Report, notes: tuple[str, ...] = ()) -> RenderableType:
     """The headline, one line per map, and the notes."""
     return Group(_headline(report), Text(), _maps(report), *(Text(f"note: {n}") for n in notes))
+
+
+def front_table(front: Sequence[Trade]) -> RenderableType:
+    """What rate control found could be had for what."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("arena", "moved", "drop"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for trade in front:
+        bytes_of = (f"{trade.arena_bytes:,}", f"{trade.traffic_bytes:,}")
+        table.add_row(*bytes_of, percent(trade.drop))
+    return Group(Text("allocations that no other beats, on the pictures chosen on", "dim"), table)
 
 
 def _headline(report: Report) -> Table:

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which maps a plan holds whole: those a codec is worth its time on."""
+"""Which maps of a plan a codec is worth its time on: those held whole, and those that bind."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from thinmaps.plan.flow import flow_of
+from thinmaps.plan.lifetimes import lives_of, steps_of_work
+from thinmaps.plan.pack import live_bytes
 from thinmaps.plan.plan import Plan
+from thinmaps.plan.schedule import Order
+from thinmaps.plan.storage import storage_of
 
 
 def held_maps(plan: Plan) -> tuple[str, ...]:
@@ -19,3 +26,37 @@ def held_maps(plan: Plan) -> tuple[str, ...]:
         if name in plan.places and segment[name] != plan.segments[i]
     }
     return tuple(node.output for node in plan.source.nodes if node.output in held)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A map of `plan.source` at the fullest moment: bytes of it that live then, in stored form.
+
+    `window_bytes` is what its raw rows would need beside an encoded form, before the encoder and
+    behind the decoders.
+    """
+
+    map: str
+    bytes: int
+    window_bytes: int
+
+
+def binding(plan: Plan) -> tuple[Binding, ...]:
+    """The maps that live when most bytes live, the largest first; windows of codecs left out.
+
+    Each counts for itself, also where several share a buffer.
+    """
+    flow = flow_of(plan.network, plan.codecs)
+    order = Order.of_steps(plan.steps)
+    step = int(live_bytes(storage_of(flow, order).blocks, len(order)).argmax())
+    lives = lives_of(flow, steps_of_work(flow, order), range(len(flow.maps)))
+    found = []
+    for m, life in lives.items():
+        this = flow.maps[m]
+        name = this.name.removesuffix(".coded")
+        entries = int(((life.born <= step) & (life.dies >= step)).sum())
+        if entries and name in plan.source.maps:
+            window = 1 + sum(int((e.stop - e.first).max()) for e in this.edges)
+            row_bytes = plan.source.maps[name].row_bytes
+            found.append(Binding(name, entries * this.slot_bytes, window * row_bytes))
+    return tuple(sorted(found, key=lambda each: (-each.bytes, each.map)))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each codec would make of one map: bytes stored, and how much the output would feel it.
+
+The error of a choice is predicted, not measured: for map errors `e` that are small and without
+correlation, the mean squared error of the network's outputs grows by
+
+    positions * sum over channels of  M_c * scale^2 * mean((restored - byte)^2)
+
+with `M_c` the second moment of the outputs' gradient (`calibrate/sensitivity.py`). Bytes are
+measured: the codec encodes samples of the map, headers, tables and padding counted.
+
+Cost: every choice encodes and, if lossy, decodes the samples once with its native twin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps import codecs
+from thinmaps.codecs.base import Codec
+from thinmaps.codecs.native import fastest, twins
+from thinmaps.errors import BadArgument, BadShape
+from thinmaps.types import MapSpec
+
+UInt8Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """One way to hold a map; `codec` None holds it as it is.
+
+    `mean_bytes` is the mean of the stored size over the samples, times `moves`, how often it is
+    written and read; `worst_bytes` what the arena must reserve, `error` the predicted mean squared
+    error of the outputs, in output units.
+    """
+
+    codec: Codec | None
+    request: str
+    mean_bytes: float
+    worst_bytes: int
+    error: float
+    moves: int = 1
+
+    @property
+    def codec_bytes(self) -> float:
+        """The mean of the stored size."""
+        return self.mean_bytes / self.moves
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Samples of one map, whole maps `(n, h, w, c)`, and the output's second moment `(c,)`."""
+
+    spec: MapSpec
+    samples: UInt8Array
+    moment: NDArray[np.floating]
+
+
+def menu(rates: Iterable[str] = ("fixed", "variable")) -> list[tuple[type[Codec], dict[str, int]]]:
+    """Every installed codec of these rates that has a native twin, with each of its settings."""
+    found = [codecs.get(codec_id) for codec_id in codecs.ids()]
+    return [
+        (codec, dict(setting))
+        for codec in found
+        if codec.rate in rates and codec.id != "raw"
+        for setting in codec.menu
+    ]
+
+
+def choices_of(
+    seen: Observed,
+    settings: Sequence[tuple[type[Codec], Mapping[str, int]]],
+    unit_rows: int,
+) -> tuple[Choice, ...]:
+    """Every choice for a map, itself among them; what a codec refuses is no choice.
+
+    The first half of the samples fits a codec's tables, the second measures it (a single sample
+    does both).
+    """
+    half = len(seen.samples) // 2
+    fitting, measuring = (seen.samples[:half], seen.samples[half:]) if half else 2 * (seen.samples,)
+    spec = seen.spec
+    found = [Choice(None, "raw", spec.raw_bytes, spec.raw_bytes, 0.0)]
+    for kind, options in settings:
+        codec = _fitted(kind, {**options, "unit_rows": unit_rows}, seen, fitting)
+        if codec is not None:
+            found.append(_measured(codec, _request(kind.id, options), seen, measuring))
+    return tuple(found)
+
+
+def _fitted(
+    kind: type[Codec], options: Mapping[str, int], seen: Observed, fitting: UInt8Array
+) -> Codec | None:
+    """The codec fitted on samples, by what the output feels where it can; None if it cannot."""
+    weighs = "weights" in inspect.signature(kind.fit).parameters
+    weights: dict[str, Any] = {"weights": seen.moment} if weighs else {}
+    try:
+        codec = kind.fit(seen.spec, fitting, **weights, **options)
+        codec.check_spec(seen.spec)
+    except (BadArgument, BadShape):
+        return None
+    return codec if twins(codec) else None
+
+
+def _measured(codec: Codec, request: str, seen: Observed, measuring: UInt8Array) -> Choice:
+    """Bytes and error of a fitted codec on samples that it has not seen."""
+    twin = fastest(codec)
+    stored, squares = 0, np.zeros(seen.spec.channels)
+    for values in measuring:
+        for first in range(0, seen.spec.height, codec.unit_rows):
+            rows = values[first : first + codec.unit_rows]
+            payload = twin.encode_unit(rows, seen.spec)
+            stored += len(payload)
+            if not codec.lossless:
+                restored = twin.decode_unit(payload, seen.spec, len(rows))
+                squares += np.square(restored.astype(np.int32) - rows).sum(axis=(0, 1))
+    # Sums over positions, so that sum(M_c * mean) * positions needs no division but by samples.
+    error = float(seen.moment.astype(np.float64) @ squares) * seen.spec.scale**2
+    return Choice(
+        codec,
+        request,
+        stored / len(measuring),
+        codec.max_bytes(seen.spec),
+        error / len(measuring),
+    )
+
+
+def _request(codec_id: str, options: Mapping[str, int]) -> str:
+    """The choice as `--codec` writes it.
+
+    >>> _request("narrow", {"bits": 4})
+    'narrow:bits=4'
+    """
+    parts = ",".join(f"{key}={value}" for key, value in options.items())
+    return f"{codec_id}:{parts}" if parts else codec_id
+
+
+def rescaled(choice: Choice, moves: int) -> Choice:
+    """The choice of a map that is written and read `moves` times."""
+    return dataclasses.replace(choice, mean_bytes=choice.codec_bytes * moves, moves=moves)
