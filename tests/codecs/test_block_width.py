@@ -19,8 +19,9 @@ CHANNELS = np.uint8([[0] * 8, [1, 2, 3, 4, 5, 6, 7, 0], [0, 0, 100, 0, 0, 0, 1, 
 ROWS = CHANNELS.T.reshape(2, 4, 3)
 DENSE = [0b11_010_001, 0b0_101_100_0, 0b000_111_11]
 SPARSE = [0b0100_0100, 0b1_1100100, 0b00_000000]
-PAYLOAD = bytes([3 << 4 | 0, 7 + 7, *DENSE, *SPARSE])
+PAYLOAD = bytes([3 << 4 | 0, 7 + 7, SPARSE[0], *DENSE, *SPARSE[1:]])
 WHOLE = BlockWidth(unit_rows=2)
+SPARE = r"codes \[0, 3, 14\] that no encoder writes: a spare bit set"
 
 
 def test_a_block_is_a_channels_neighbours_at_one_width_and_zeros_as_bits_where_that_is_shorter():
@@ -31,15 +32,15 @@ def test_a_block_is_a_channels_neighbours_at_one_width_and_zeros_as_bits_where_t
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        (PAYLOAD[:1], "needs 2 bytes of codes for 3 blocks, got 1"),
-        (bytes([0x30, 0x1E]) + PAYLOAD[2:], "a spare bit set behind 3 codes"),
-        (PAYLOAD[:5], "announces a block of 1 bytes, 0 are left"),
-        (PAYLOAD[:-1], "announces a block of 3 bytes, 2 are left"),
-        (PAYLOAD + b"\0", "ends after 8 bytes, got 9"),
-        (PAYLOAD[:-1] + b"\x40", "block with code 14 that no encoder writes"),
-        (PAYLOAD[:-2] + b"\x64\0", "block with code 14 that no encoder writes"),
-        (bytes([0x30, 4, *DENSE, 1, 0, 0, 0]), "block with code 4 that no encoder writes"),
-        (bytes([0x30, 9, *DENSE, 1, 1]), "block with code 9 that no encoder writes"),
+        (PAYLOAD[:1], "needs 2 bytes for a patch or more, 1 are left"),
+        (PAYLOAD[:2], "needs 3 bytes for a patch or more, 2 are left"),
+        (PAYLOAD[:-1], "needs 8 bytes for a patch or more, 7 are left"),
+        (PAYLOAD + b"\0", "1 bytes behind the last block"),
+        (bytes([0x30, 0x1E]) + PAYLOAD[2:], SPARE),
+        (PAYLOAD[:-1] + b"\x40", SPARE),
+        (PAYLOAD[:-2] + b"\x64\0", SPARE),
+        (bytes([0x30, 4, *DENSE, 1, 0, 0, 0]), r"codes \[0, 3, 4\] that no encoder writes"),
+        (bytes([0x30, 9, 1, *DENSE, 1]), r"codes \[0, 3, 9\] that no encoder writes"),
     ],
 )
 def test_damage_is_named(payload, message):
