@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-kernels docs size demo examples sanitize clean
+	bench-kernels bench-fused docs size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -88,6 +88,9 @@ bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdo
 
 bench-limits: setup ## where our time goes, and what the machine's rates would allow
 	$(PYTHON) benchmarks/limits.py $(OPTIONS)
+
+bench-fused: setup ## a convolution between encoded maps, beside plain ones and oneDNN
+	$(PYTHON) benchmarks/fused.py $(OPTIONS)
 
 bench-memory: setup ## the memory table of the README
 	$(PYTHON) benchmarks/memory.py $(OPTIONS)

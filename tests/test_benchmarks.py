@@ -112,6 +112,21 @@ def test_the_limits_benchmark_says_where_the_time_goes(resnets: ModuleType, tmp_
     assert again.stdout == done.stdout
 
 
+def test_the_fused_benchmark_verifies_and_compares(tmp_path: Path) -> None:
+    written = tmp_path / "fused.json"
+    asked = ["--size", "12x40", "--channels", "24", "--rounds", "2", "--output", str(written)]
+    done = speed(*asked, "--markdown", script="fused.py")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(written.read_text())["results"]
+    sides = {side["name"]: side for side in result["sides"]}
+    assert {"plain maps", "zero_bitmap"} <= sides.keys()
+    assert sides["plain maps"]["over_plain"] == 1
+    assert all(0.2 < share < 0.8 for share in result["zeros"])
+    assert result["held_bytes"]["zero_bitmap"] < result["held_bytes"]["plain maps"]
+    assert result["step_ms"].keys() == {"x.decode.conv", "conv", "y.encode"}
+    assert len(done.stdout.splitlines()) == 2 + len(sides)
+
+
 def test_a_network_that_is_absent_is_skipped_with_a_sentence(tmp_path: Path) -> None:
     done = speed("--networks", "squeezenet1_1", "--assets", str(tmp_path), "--markdown")
     assert done.returncode == 0
