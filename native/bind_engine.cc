@@ -9,6 +9,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -49,13 +53,17 @@ struct SharedWeights {
   PackedWeights packed;
 };
 
-// Collects a description; every method appends one line to it.
+// Builds a model line by line: buffers and maps first, then nodes, which are packed at once, and
+// the steps.
 class Builder {
  public:
-  explicit Builder(int64_t arena_bytes) { description_.arena_bytes = arena_bytes; }
+  Builder(int64_t arena_bytes, std::shared_ptr<SharedWeights> weights, const std::string& isa_name)
+      : weights_(std::move(weights)), isa_(IsaOf(isa_name)) {
+    head_.arena_bytes = arena_bytes;
+  }
 
   void Buffer(int64_t offset, int64_t slot_bytes, int32_t slots) {
-    description_.buffers.push_back({offset, slot_bytes, slots});
+    head_.buffers.push_back({offset, slot_bytes, slots});
   }
 
   // `place` is (buffer, channel, pixel bytes, unit rows), or None for a map of the caller's.
@@ -77,30 +85,58 @@ class Builder {
     } else {
       map.pixel_bytes = shape[2] * (is_float ? 4 : 1);
     }
-    description_.maps.push_back(std::move(map));
+    head_.maps.push_back(std::move(map));
   }
 
   void Node(std::string name, std::string op, std::vector<int32_t> inputs, int32_t output,
             int32_t state, const Array<int32_t>& integers, const Array<int8_t>& weights,
             const Array<int32_t>& bias, const Array<float>& multiplier, const Array<uint8_t>& table,
             std::string codec_id) {
-    description_.nodes.push_back({std::move(name), std::move(op), std::move(inputs), output, state,
-                                  Copy(integers), Copy(weights), Copy(bias), Copy(multiplier),
-                                  Copy(table), std::move(codec_id)});
+    Started().Add({std::move(name),
+                   std::move(op),
+                   std::move(inputs),
+                   output,
+                   state,
+                   Copy(integers),
+                   {weights.data(), weights.size()},
+                   Copy(bias),
+                   Copy(multiplier),
+                   Copy(table),
+                   std::move(codec_id)},
+                  weights_->packed);
   }
 
-  void Step(int32_t node, int32_t first, int32_t rows) {
-    description_.steps.push_back({node, first, rows});
+  // Rows of (node, first work row, work rows).
+  void Steps(
+      const nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>& steps) {
+    Model& model = Started();
+    for (size_t i = 0; i < steps.shape(0); ++i) {
+      const int32_t* step = steps.data() + 3 * i;
+      model.Add({step[0], step[1], step[2]});
+    }
   }
 
-  // Builds the model once; the builder is empty afterwards.
-  std::shared_ptr<Model> Build(SharedWeights& weights, const std::string& isa_name) {
-    return std::make_shared<Model>(std::exchange(description_, {}), IsaOf(isa_name),
-                                   weights.packed);
+  // The model, once; the builder is of no use afterwards.
+  std::shared_ptr<Model> Build() {
+    Started();
+#if defined(__GLIBC__)
+    malloc_trim(0);  // building leaves holes in the heap: up to 6 MiB, half a millisecond
+#endif
+    return std::exchange(model_, nullptr);
   }
 
  private:
-  Description description_;
+  Model& Started() {
+    if (model_ == nullptr) {
+      model_ = std::make_shared<Model>(std::exchange(head_, {}), isa_, weights_->packed);
+    }
+    return *model_;
+  }
+
+  std::shared_ptr<SharedWeights> weights_;
+  Isa isa_;
+  Description head_;
+  std::shared_ptr<Model> model_;
 };
 
 // An engine together with the list of its externals, made once so that running allocates nothing.
@@ -242,14 +278,15 @@ void BindEngine(nb::module_& m) {
   nb::class_<SharedWeights>(m, "Weights").def(nb::init<>());
   nb::class_<Model>(m, "Model").def_prop_ro("weights_bytes", &Model::weights_bytes);
   nb::class_<Builder>(m, "Builder")
-      .def(nb::init<int64_t>(), "arena_bytes"_a)
+      .def(nb::init<int64_t, std::shared_ptr<SharedWeights>, const std::string&>(), "arena_bytes"_a,
+           "weights"_a, "isa"_a)
       .def("buffer", &Builder::Buffer, "offset"_a, "slot_bytes"_a, "slots"_a)
       .def("map", &Builder::Map, "name"_a, "shape"_a, "scale"_a, "zero_point"_a, "is_float"_a,
            "place"_a.none())
       .def("node", &Builder::Node, "name"_a, "op"_a, "inputs"_a, "output"_a, "state"_a,
            "integers"_a, "weights"_a, "bias"_a, "multiplier"_a, "table"_a, "codec_id"_a)
-      .def("step", &Builder::Step, "node"_a, "first"_a, "rows"_a)
-      .def("build", &Builder::Build, "weights"_a, "isa"_a);
+      .def("steps", &Builder::Steps, "steps"_a)
+      .def("build", &Builder::Build);
   nb::class_<BoundEngine>(m, "Engine")
       .def(nb::init<std::shared_ptr<Model>, int32_t, std::vector<int32_t>, int32_t>(), "model"_a,
            "threads"_a, "externals"_a, "inputs"_a)

@@ -7,13 +7,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bind_engine.h"
 #include "codec.h"
+#include "sha256.h"
 
 namespace nb = nanobind;
 
@@ -96,6 +99,23 @@ int DecodeUnitOf(const std::string& id, const std::string& isa, const Bytes& pay
       Codec(id, isa).decode(spec, {payload.data(), payload.size()}, column, columns, unit));
 }
 
+// In hexadecimal digits; of `head` and the bytes after it.
+std::string Sha256Of(nb::bytes head, const Bytes& rest) {
+  const std::span first{static_cast<const uint8_t*>(head.data()), head.size()};
+  const std::span second{rest.data(), rest.size()};
+  std::array<uint8_t, 32> digest;
+  {
+    nb::gil_scoped_release released;
+    digest = Sha256({first, second});
+  }
+  std::string digits;
+  for (const uint8_t byte : digest) {
+    digits += "0123456789abcdef"[byte >> 4];
+    digits += "0123456789abcdef"[byte & 15];
+  }
+  return digits;
+}
+
 }  // namespace
 }  // namespace thinmaps
 
@@ -107,5 +127,6 @@ NB_MODULE(_core, m) {
         "integers"_a, "tables"_a, "payload"_a);
   m.def("decode_unit", &thinmaps::DecodeUnitOf, "codec_id"_a, "isa"_a, "payload"_a, "width"_a,
         "column"_a, "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
+  m.def("sha256", &thinmaps::Sha256Of, "head"_a, "rest"_a);
   thinmaps::BindEngine(m);
 }

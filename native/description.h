@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,7 @@ struct NodeDescription {
   int32_t output = -1;
   int32_t state = -1;  // index of the buffer of its running sums
   std::vector<int32_t> integers;
-  std::vector<int8_t> weights;
+  std::span<const int8_t> weights;  // of the caller's, read while the kernel is made
   std::vector<int32_t> bias;
   std::vector<float> multiplier;
   std::vector<uint8_t> table;

@@ -60,40 +60,39 @@ void CheckMaps(const Description& description) {
   }
 }
 
-void CheckWiring(const Description& description) {
-  for (const auto& node : description.nodes) {
-    bool wired = Within(node.output, description.maps.size());
-    for (const int32_t input : node.inputs) wired &= Within(input, description.maps.size());
-    Need(wired, "node '" + node.name + "' is wired to a map that does not exist");
-  }
-}
-
 }  // namespace
 
 Model::Model(Description description, Isa isa, PackedWeights& packed)
-    : description_(std::move(description)) {
+    : description_(std::move(description)), isa_(isa) {
+  auto nodes = std::exchange(description_.nodes, {});
+  const auto steps = std::exchange(description_.steps, {});
   CheckBuffers(description_);
   CheckMaps(description_);
-  CheckWiring(description_);
-  // Kernels keep what they need: the unpacked tensors are let go one by one.
-  for (auto& node : description_.nodes) {
-    kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa), ConvLoopsFor(isa), packed}));
-    node = NodeDescription{node.name, node.op, node.inputs, node.output, node.state, {},
-                           {},        {},      {},          {},          {}};
-  }
-  for (const auto& step : description_.steps) {
-    Need(Within(step.node, kernels_.size()),
-         "a step names node " + std::to_string(step.node) + ", which does not exist");
-    const Kernel& work = kernel(step.node);
-    const int64_t stop = int64_t{step.first} + step.rows;
-    const bool inside = step.first >= 0 && step.rows >= 1 && stop <= work.work_rows();
-    const bool whole = step.first % work.step_rows() == 0 &&
-                       (stop % work.step_rows() == 0 || stop == work.work_rows());
-    Need(inside && whole,
-         "a step of node '" + description_.nodes[static_cast<size_t>(step.node)].name +
-             "' does rows " + std::to_string(step.first) + " to " + std::to_string(stop) +
-             ", which it does not have or which cut a coding unit");
-  }
+  for (auto& node : nodes) Add(std::exchange(node, {}), packed);
+  for (const auto& step : steps) Add(step);
+}
+
+void Model::Add(const NodeDescription& node, PackedWeights& packed) {
+  bool wired = Within(node.output, description_.maps.size());
+  for (const int32_t input : node.inputs) wired &= Within(input, description_.maps.size());
+  Need(wired, "node '" + node.name + "' is wired to a map that does not exist");
+  kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa_), ConvLoopsFor(isa_), packed}));
+  names_.push_back(node.name);
+}
+
+void Model::Add(const StepDescription& step) {
+  Need(Within(step.node, kernels_.size()),
+       "a step names node " + std::to_string(step.node) + ", which does not exist");
+  const Kernel& work = kernel(step.node);
+  const int64_t stop = int64_t{step.first} + step.rows;
+  const bool inside = step.first >= 0 && step.rows >= 1 && stop <= work.work_rows();
+  const bool whole = step.first % work.step_rows() == 0 &&
+                     (stop % work.step_rows() == 0 || stop == work.work_rows());
+  Need(inside && whole, "a step of node '" + names_[static_cast<size_t>(step.node)] +
+                            "' does rows " + std::to_string(step.first) + " to " +
+                            std::to_string(stop) +
+                            ", which it does not have or which cut a coding unit");
+  description_.steps.push_back(step);
 }
 
 size_t Model::weights_bytes() const {

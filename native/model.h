@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan, checked and packed: immutable, shared by any number of engines.
+// A plan, checked and packed: once complete immutable, shared by any number of engines.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "description.h"
@@ -23,6 +24,10 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
+  // More nodes and steps, one by one, so that no two nodes' unpacked tensors need live at a time.
+  void Add(const NodeDescription& node, PackedWeights& packed);
+  void Add(const StepDescription& step);
+
   int64_t arena_bytes() const { return description_.arena_bytes; }
   size_t weights_bytes() const;
   const std::vector<MapDescription>& maps() const { return description_.maps; }
@@ -33,7 +38,9 @@ class Model {
   std::vector<MapView> ViewsIn(uint8_t* arena) const;
 
  private:
-  Description description_;
+  Description description_;  // without its nodes
+  Isa isa_;
+  std::vector<std::string> names_;  // of the nodes
   std::vector<std::unique_ptr<const Kernel>> kernels_;
 };
 

@@ -211,5 +211,5 @@ def test_the_counter_counts_what_a_run_holds_at_once(tmp_path: Path) -> None:
 
 
 def test_a_side_that_fails_says_why() -> None:
-    with pytest.raises(BadArgument, match=r"counting the heap of nobody failed.*KeyError"):
+    with pytest.raises(BadArgument, match=r"measuring .* nobody failed.*KeyError"):
         live_heap.count_in_process("thinmaps.measure.heap_child", ["nobody"])

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -86,7 +87,8 @@ class Chain {
     node.op = op;
     node.integers = std::move(integers);
     const auto count = static_cast<size_t>(outputs);
-    node.weights = numbers.Many<int8_t>(count * static_cast<size_t>(weights_per_output), -128, 127);
+    const auto weights = count * static_cast<size_t>(weights_per_output);
+    node.weights = kept.emplace_back(numbers.Many<int8_t>(weights, -128, 127));
     node.bias = numbers.Many<int32_t>(count, -4000, 4000);
     node.multiplier.assign(count, 1.0f / 1024);
     return node;
@@ -103,10 +105,11 @@ class Chain {
 
   Description description;
   Numbers numbers;
+  std::deque<std::vector<int8_t>> kept;  // what `description` has views of
 };
 
-Description Network() {
-  Chain chain;
+// Of the chain of nodes that are drawn here.
+Description Draw(Chain& chain) {
   const int32_t picture = chain.Map({19, 21, 3}, 0, true);
   const int32_t head = chain.Map({1, 1, 10}, 0, true, true);
   NodeDescription start = chain.Plain("picture", {2, 0, 1});
@@ -134,7 +137,7 @@ Description Network() {
   mean.state = chain.Buffer(1, 5 * 4);
   x = chain.Node(mean, {x}, chain.Map({1, 1, 5}, 12));
   chain.Node(chain.Filters("conv", {1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 255}, 10, 5), {x}, head);
-  return std::move(chain.description);
+  return chain.description;
 }
 
 uint64_t Hash(const uint8_t* bytes, size_t count) {
@@ -146,7 +149,8 @@ uint64_t Hash(const uint8_t* bytes, size_t count) {
 // The hash of every map, the arena's bytes at the end, and the head.
 uint64_t Run(Isa isa, int32_t threads) {
   PackedWeights packed;
-  Engine engine(std::make_shared<Model>(Network(), isa, packed), threads);
+  Chain chain;
+  Engine engine(std::make_shared<Model>(Draw(chain), isa, packed), threads);
   auto picture = Numbers().Many<uint8_t>(19 * 21 * 3, 0, 255);
   std::vector<float> head(10);
   auto* head_bytes = reinterpret_cast<uint8_t*>(head.data());
@@ -158,7 +162,8 @@ uint64_t Run(Isa isa, int32_t threads) {
 }
 
 bool RefusesHostileSteps() {
-  Description description = Network();
+  Chain chain;
+  Description description = Draw(chain);
   description.steps.push_back({1, 10, 1});
   PackedWeights packed;
   try {

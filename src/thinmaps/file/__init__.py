@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,14 @@ from thinmaps.graph.network import Network
 from thinmaps.graph.rules import check_operators
 from thinmaps.graph.tail import OPERATORS as TAIL_OPERATORS
 from thinmaps.graph.tail import evaluate
+from thinmaps.pages import MappedFile, fetched
 from thinmaps.plan.lower import lower
-from thinmaps.plan.plan import Buffer, Place, Plan, Step
+from thinmaps.plan.plan import Buffer, Place, Plan, Steps
 from thinmaps.plan.verify import verify
 from thinmaps.types import Preprocessing
+
+if TYPE_CHECKING:
+    from pathlib import Path  # whose import takes half a MiB
 
 __all__ = ["Model", "Provenance", "Trade", "check_writable", "load", "save", "write_atomically"]
 
@@ -112,6 +116,8 @@ def save(model: Model, path: str | Path) -> None:
         BadArgument: the path cannot be written.
         BadFile: the model is not one that `load` would accept.
     """
+    from pathlib import Path
+
     target = Path(path)
     check_writable(target)
     data = encode(model)
@@ -122,21 +128,24 @@ def save(model: Model, path: str | Path) -> None:
     write_atomically(target, data)
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | os.PathLike[str]) -> Model:
     """Read and verify a .thin file.
+
+    Its large arrays are views of the file, which stays mapped as long as one of them lives: what
+    nobody reads takes no memory. So replace a file by renaming another one onto it, as `save` does;
+    who cuts it short in place kills the processes that read such an array.
 
     Raises:
         BadFile: it is absent, damaged, hostile or of another format version.
     """
-    source = Path(path)
     try:
-        data = _content(source)
+        data = _content(path)
     except OSError as error:
-        raise BadFile(f"cannot read {source}: {error.strerror or error}") from error
+        raise BadFile(f"cannot read {path}: {error.strerror or error}") from error
     try:
         return decode(data)
     except ThinmapsError as error:
-        raise BadFile(f"{source}: {error}") from error
+        raise BadFile(f"{path}: {error}") from error
 
 
 def encode(model: Model) -> bytes:
@@ -146,7 +155,7 @@ def encode(model: Model) -> bytes:
     return pack(json.dumps(document, sort_keys=True, allow_nan=False), arrays)
 
 
-def decode(data: bytes) -> Model:
+def decode(data: bytes | MappedFile) -> Model:
     """The model in a .thin file's bytes, verified.
 
     Raises:
@@ -175,16 +184,16 @@ def decode(data: bytes) -> Model:
     )
 
 
-def _content(path: Path) -> bytes:
-    """A regular file's bytes, at most as many as a .thin file may have."""
-    if not path.exists():
+def _content(path: str | os.PathLike[str]) -> bytes | MappedFile:
+    """A regular file, mapped; at most as many bytes as a .thin file may have."""
+    if not os.path.exists(path):
         raise BadFile(f"there is no file {path}")
-    status = path.stat()
+    status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise BadFile(f"{path} is no file: a .thin file is needed")
     if status.st_size > MAX_FILE_BYTES:
         raise BadFile(f"{path} has {status.st_size} bytes, more than the {MAX_FILE_BYTES} allowed")
-    return path.read_bytes()
+    return MappedFile.open(path) if status.st_size else b""
 
 
 def _check_format(version: Any) -> None:
@@ -282,7 +291,7 @@ def _plan(document: _Document) -> Plan:
         source=document.source,
         network=network,
         codecs=document.codecs,
-        steps=tuple(Step(*step) for step in document.steps.tolist()),
+        steps=Steps(fetched(document.steps)),
         buffers=document.buffers,
         places=document.places,
         states=document.states,

@@ -9,11 +9,13 @@ killed outright.
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinmaps.errors import BadArgument
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -23,7 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         BadArgument: `path` is a folder, its folder is absent, or one of them cannot be written.
     """
     check_writable(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "xb") as file:
             file.write(data)

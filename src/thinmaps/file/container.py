@@ -20,7 +20,6 @@ that are well formed; `document.py` and the verifiers judge what they say.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -29,13 +28,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps import _core
 from thinmaps.errors import BadFile
+from thinmaps.pages import MappedFile
 
 Arrays = dict[str, NDArray[Any]]
 
 MAX_FILE_BYTES = 1 << 32
 MAX_HEADER_BYTES = 1 << 24
 MAX_RANK = 8
+
+# Biases and tables are read one by one, which as views would bring pages of the file with them.
+_MOST_COPIED_BYTES = 1 << 14
 
 _DTYPES = {"U8": "<u1", "I8": "<i1", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
@@ -67,8 +71,8 @@ def seal(data: bytes) -> bytes:
     return data[:_SEAL_AT] + _digest(data).encode() + data[_SEAL_AT + _SEAL_DIGITS :]
 
 
-def unpack(data: bytes) -> tuple[str, Arrays]:
-    """Text and arrays of a file's bytes; the arrays are copies.
+def unpack(data: bytes | MappedFile) -> tuple[str, Arrays]:
+    """Text and arrays of a file's bytes; large arrays are read-only views of them.
 
     Raises:
         BadFile: the bytes are damaged or not of the form that `pack` writes.
@@ -82,7 +86,10 @@ def unpack(data: bytes) -> tuple[str, Arrays]:
     text = metadata.get("thinmaps")
     if set(metadata) != {"sha256", "thinmaps"} or not isinstance(text, str):
         raise BadFile('its metadata needs exactly "sha256" and "thinmaps"')
-    return text, _arrays(header, data[8 + header_bytes :])
+    arrays = _arrays(header, data, 8 + header_bytes)
+    if isinstance(data, MappedFile):
+        data.release()  # the checksum has touched all of it
+    return text, arrays
 
 
 def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
@@ -97,7 +104,7 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
-def _header_bytes(data: bytes) -> int:
+def _header_bytes(data: bytes | MappedFile) -> int:
     """The header's length, after checking that the file starts like a .thin file."""
     if not data:
         raise BadFile("the file is empty")
@@ -113,13 +120,10 @@ def _header_bytes(data: bytes) -> int:
     return length
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | MappedFile) -> str:
     """SHA-256 of the file with its seal's digits read as "0"."""
-    view = memoryview(data)
-    hasher = hashlib.sha256(view[:_SEAL_AT])
-    hasher.update(b"0" * _SEAL_DIGITS)
-    hasher.update(view[_SEAL_AT + _SEAL_DIGITS :])
-    return hasher.hexdigest()
+    rest = np.frombuffer(data, np.uint8, offset=_SEAL_AT + _SEAL_DIGITS)
+    return _core.sha256(data[:_SEAL_AT] + b"0" * _SEAL_DIGITS, rest)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,10 +139,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _arrays(header: Mapping[str, Any], payload: bytes) -> Arrays:
-    """The arrays of the header's entries, which must tile the payload in their order."""
+def _arrays(header: Mapping[str, Any], data: bytes | MappedFile, start: int) -> Arrays:
+    """The arrays of the header's entries, which must tile the bytes from `start` on, in order."""
     arrays: Arrays = {}
-    end = 0
+    end, payload_bytes = 0, len(data) - start
     for name, entry in header.items():
         dtype, shape, first, stop = _entry(name, entry)
         if first != end:
@@ -150,14 +154,16 @@ def _arrays(header: Mapping[str, Any], payload: bytes) -> Arrays:
                 f"tensor {name!r} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, "
                 f"its offsets give {stop - first}"
             )
-        if stop > len(payload):
+        if stop > payload_bytes:
             raise BadFile(
-                f"the file is cut off: tensor {name!r} ends at byte {stop} of {len(payload)}"
+                f"the file is cut off: tensor {name!r} ends at byte {stop} of {payload_bytes}"
             )
-        arrays[name] = np.frombuffer(payload[first:stop], dtype).reshape(shape).copy()
+        array = np.frombuffer(data, dtype, elements, start + first if elements else 0)
+        kept = array if stop - first > _MOST_COPIED_BYTES and array.flags.aligned else array.copy()
+        arrays[name] = kept.reshape(shape)
         end = stop
-    if end != len(payload):
-        raise BadFile(f"{len(payload) - end} bytes after the last tensor belong to nothing")
+    if end != payload_bytes:
+        raise BadFile(f"{payload_bytes - end} bytes after the last tensor belong to nothing")
     return arrays
 
 

@@ -181,8 +181,11 @@ def _filters(operator: Conv | ConvTranspose, source: MapSpec, output: MapSpec) -
     )
     if problem:
         return problem
-    magnitude = np.abs(operator.weights.reshape(channels, -1), dtype=np.int64).sum(axis=1)
-    reach = magnitude * 255 + np.abs(operator.bias.astype(np.int64))
+    filters, bias = operator.weights.reshape(channels, -1), np.abs(operator.bias.astype(np.int64))
+    if filters.shape[1] * 128 * 255 + int(bias.max()) < INT32_REACH:
+        return None  # whatever the weights are: they need not be read
+    # Channel by channel: all at once would take eight times their memory.
+    reach = bias + [255 * int(np.abs(each, dtype=np.int64).sum()) for each in filters]
     worst = int(reach.argmax())
     if reach[worst] >= INT32_REACH:
         return f"channel {worst} can sum to {reach[worst]}, which int32 does not hold"

@@ -14,16 +14,13 @@ Linux only, and of no use where the library is not installed: `BadArgument` says
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thinmaps.errors import BadArgument
+from thinmaps.measure.child import said_by
 
 LIBRARY = "libthinmaps_live_heap.so"
 WARM_RUNS = 3
@@ -59,13 +56,7 @@ def count_in_process(module: str, arguments: list[str]) -> Any:
     Raises:
         BadArgument: the process failed; with the last line that it said.
     """
-    environment = {**os.environ, "LD_PRELOAD": str(library()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise BadArgument(f"counting the heap of {arguments[0]} failed, it said: {said[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return said_by(["-m", module, *arguments], {"LD_PRELOAD": str(library())})
 
 
 def peak_of(run: Callable[[], object], warm_runs: int = WARM_RUNS, counted_runs: int = 1) -> int:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
+
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.graph.network import Network
@@ -21,7 +23,7 @@ from thinmaps.plan.aliases import root_of
 from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
-from thinmaps.plan.plan import Buffer, Place, Plan, Step
+from thinmaps.plan.plan import Buffer, Place, Plan, Steps
 from thinmaps.plan.schedule import Order
 from thinmaps.plan.search import (
     EFFORT,
@@ -107,7 +109,7 @@ def _plan(
         source=network,
         network=flow.network,
         codecs=dict(codecs),
-        steps=tuple(map(Step, order.node.tolist(), order.first.tolist(), order.rows.tolist())),
+        steps=Steps(np.stack([order.node, order.first, order.rows], axis=1)),
         buffers=buffers,
         places=places,
         states=states,

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plan, told to the native core in plain numbers.
 
-`describe(plan)` names every map, buffer, node and step to a `_core.Builder`. The core checks all of
-it again when it builds the model, so that a plan from a hostile file cannot make it touch memory
-that is not its own. `integers` follow the order that the kernel of the operator reads (its comment
-in native/ says so); tensors are the operator's own. Costs one copy of the tensors.
+`build(plan, weights)` names every map, buffer, node and step to a `_core.Builder`. The core checks
+all of it again as it builds the model, so that a plan from a hostile file cannot make it touch
+memory that is not its own. `integers` follow the order that the kernel of the operator reads (its
+comment in native/ says so); tensors are the operator's own.
+
+Costs the packed weights, and one node's weights at a time where they lie in a file.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from thinmaps.codecs.native import check_native
 from thinmaps.errors import PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Node
+from thinmaps.pages import fetched
+from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.plan import Plan
-from thinmaps.run.interpret import LENGTH_PREFIX_BYTES
 from thinmaps.types import MapSpec
 
 
@@ -40,9 +43,9 @@ class Constants:
     codec_id: str = ""
 
 
-def describe(plan: Plan) -> _core.Builder:
-    """A builder that knows everything about `plan`."""
-    builder = _core.Builder(plan.arena_bytes)
+def build(plan: Plan, weights: _core.Weights, isa: str) -> _core.Model:
+    """The model of `plan` for an instruction set ("": the best one), with or from `weights`."""
+    builder = _core.Builder(plan.arena_bytes, weights, isa)
     for buffer in plan.buffers:
         builder.buffer(buffer.offset, buffer.slot_bytes, buffer.slots)
     network = plan.network
@@ -60,9 +63,8 @@ def describe(plan: Plan) -> _core.Builder:
     for node in network.nodes:
         inputs = [index[name] for name in node.inputs]
         _describe_node(builder, plan, node, inputs, index[node.output])
-    for step in plan.steps:
-        builder.step(step.node, step.first, step.rows)
-    return builder
+    builder.steps(np.array(plan.steps, np.int32).reshape(-1, 3))
+    return builder.build()
 
 
 def _describe_node(
@@ -82,7 +84,7 @@ def _describe_node(
         output,
         plan.states.get(node.name, -1),
         _flat(constants.integers, np.int32),
-        _flat(constants.weights, np.int8),
+        _flat(fetched(np.asarray(constants.weights)), np.int8),
         _flat(constants.bias, np.int32),
         _flat(constants.multiplier, np.float32),
         _flat(constants.table, np.uint8),
@@ -93,6 +95,8 @@ def _describe_node(
 def _flat(values: ArrayLike, dtype: Any) -> NDArray[Any]:
     """One row of `dtype`; a value that it cannot hold is refused, never wrapped."""
     given = np.asarray(values).reshape(-1)
+    if given.dtype == dtype:
+        return np.ascontiguousarray(given)
     flat = np.ascontiguousarray(given, dtype)
     if np.issubdtype(dtype, np.integer) and not np.array_equal(flat, given):
         raise PlanImpossible(f"the engine needs constants that fit {np.dtype(dtype)}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from thinmaps import _core, quant
 from thinmaps.errors import BadArgument, BadShape, PlanImpossible
 from thinmaps.plan.plan import Plan
-from thinmaps.run.describe import describe
+from thinmaps.run.describe import build
 from thinmaps.run.row_flow import RowFlow
 from thinmaps.run.step_times import NodeTime, node_times
 from thinmaps.types import MapSpec
@@ -60,7 +60,7 @@ class Engine:
         self.threads = threads
         self.weights = _core.Weights() if weights is None else weights
         try:
-            self._model = describe(plan).build(self.weights, isa or "")
+            self._model = build(plan, self.weights, isa or "")
             self._start()
         except (ValueError, TypeError, OverflowError) as error:
             raise PlanImpossible(f"the engine cannot run this plan: {error}") from error

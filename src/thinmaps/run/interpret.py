@@ -23,12 +23,12 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadShape
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Decode, Encode, Mean
+from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.plan import Plan, Step
 from thinmaps.run.arithmetic import compute, mean_output, mean_sums
 from thinmaps.types import MapSpec
 
 Array = NDArray[Any]
-LENGTH_PREFIX_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
