@@ -83,6 +83,11 @@ def test_an_arena_that_fits_without_codecs_gets_none(digits: Path) -> None:
     assert made(digits, arena_bytes=1 << 20).plan.codecs == {}
 
 
+def test_one_codec_may_be_all_there_is_to_choose_from(digits: Path) -> None:
+    found = made(digits, schedule="layer", max_drop=5.0, codec="mixed_width")
+    assert {codec.id for codec in found.plan.codecs.values()} == {"mixed_width"}
+
+
 def test_traffic_alone_takes_the_gentlest_allocation_that_fits(digits: Path) -> None:
     whole = report(made(digits, schedule="layer").plan).moved_bytes
     found = made(digits, schedule="layer", traffic_bytes=whole // 2)
@@ -114,7 +119,8 @@ def test_what_cannot_be_met_is_refused_with_the_shortfall(
         ({"traffic_bytes": 0}, "traffic needs a budget of 1 byte or more, got 0"),
         ({"arena_bytes": 0}, "arena needs a budget of 1 byte or more, got 0"),
         ({"max_drop": 1.0, "traffic_bytes": 9, "arena_bytes": 9}, "one or two goals"),
-        ({"max_drop": 1.0, "codec": "narrow:4"}, "a codec is named or found"),
+        ({"max_drop": 1.0, "codec": "narrow:4"}, "names one codec without options"),
+        ({"max_drop": 1.0, "codec": "zero_bitmap"}, "only codecs of fixed rate save arena"),
     ],
 )
 def test_goals_that_make_no_sense_are_refused_before_any_work(

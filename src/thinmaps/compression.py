@@ -60,17 +60,24 @@ class Settings:
     def check(self) -> None:
         """Refuse what cannot be met together, and unknown codecs, before any work."""
         _check_codecs(self.codec)
-        if self.codec is not None and (self.max_drop is not None or self.traffic_bytes is not None):
+        if self.goals is not None and self.codec is not None and not self.only:
             raise BadArgument(
-                "a codec is named or found: give --codec, or goals (--max-drop, --traffic)"
+                "goals (--max-drop, --traffic) choose settings for every map: with them, --codec "
+                f"names one codec without options, got {self.codec!r}"
             )
-        _ = self.goals
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The codec that rate control is bound to: one id, without options."""
+        bare = isinstance(self.codec, str) and ":" not in self.codec
+        return (str(self.codec),) if bare else ()
 
     @property
     def goals(self) -> Goals | None:
         """What rate control is asked for; None where nothing is."""
         given = (self.max_drop, self.arena_bytes, self.traffic_bytes)
-        if self.codec is not None or all(goal is None for goal in given):
+        found_by_trying = self.max_drop is not None or self.traffic_bytes is not None
+        if not found_by_trying and (self.codec is not None or self.arena_bytes is None):
             return None
         return Goals(*given)
 
@@ -116,7 +123,8 @@ def compress(
         max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
             itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
             `arena_bytes` is not reached without, every map gets the codec that it deserves
-            (`rate_control.py`); at most two of the three goals.
+            (`rate_control.py`); at most two of the three goals. `codec` may then name one to
+            choose settings of.
         codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
             or a mapping from map names to such ids.
 
@@ -183,7 +191,11 @@ def _controlled(
     if goals.asks_only_for_arena and bare_will_do:
         return None
     found = control(
-        prepared, goals, lambda codecs: _built(prepared, smallest, codecs), progress=progress
+        prepared,
+        goals,
+        lambda chosen: _built(prepared, smallest, chosen),
+        settings.only,
+        progress,
     )
     return replace(found, plan=_built(prepared, settings, found.plan.codecs))
 

@@ -16,7 +16,7 @@ orders the proposals.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,17 +99,23 @@ class Proposal:
 
 
 Build = Callable[[Mapping[str, Codec]], Plan]
+Settings = Sequence[tuple[type[Codec], Mapping[str, int]]]
 
 
 def control(
-    prepared: Prepared, goals: Goals, build_plan: Build, progress: Progress | None = None
+    prepared: Prepared,
+    goals: Goals,
+    build_plan: Build,
+    only: Collection[str] = (),
+    progress: Progress | None = None,
 ) -> Controlled:
     """The best plan for the goals.
 
     `build_plan` makes the smallest plan of the wanted size and schedule with codecs by map name.
+    `only` names the codecs to choose from, if not all.
 
     Raises:
-        BadArgument: there are no pictures to try on.
+        BadArgument: there are no pictures to try on, or a codec of variable rate is to save arena.
         PlanImpossible: no allocation meets the goals; the message says by how much.
     """
     if prepared.pictures is None or prepared.preprocessing is None:
@@ -123,17 +129,25 @@ def control(
     if goals.max_drop is None and judge.meets(goals, judge.measured(Proposal({}, 0.0))):
         proposals = [Proposal({}, 0.0)]
     elif by_arena:
-        proposals = _arena_proposals(prepared, bare, goals, build_plan, progress)
+        settings = menu(["fixed"], only)
+        if not settings:
+            raise BadArgument(
+                f"only codecs of fixed rate save arena, {', '.join(only)} has a variable one; "
+                "under --schedule layer the traffic is minimised"
+            )
+        proposals = _arena_proposals(prepared, bare, goals, build_plan, settings, progress)
     else:
-        proposals = _traffic_proposals(prepared, bare, progress)
+        proposals = _traffic_proposals(prepared, bare, menu(only=only), progress)
     return _Selection(goals, judge, proposals).best()
 
 
-def _traffic_proposals(prepared: Prepared, bare: Plan, progress: Progress | None) -> list[Proposal]:
+def _traffic_proposals(
+    prepared: Prepared, bare: Plan, settings: Settings, progress: Progress | None
+) -> list[Proposal]:
     """From lossless down to the fewest bytes moved."""
     source = bare.source
     names = [name for name in _eligible(source) if not isinstance(_maker(source, name), Concat)]
-    offered = offers(prepared, names, menu(), UNIT_ROWS, progress)
+    offered = offers(prepared, names, settings, UNIT_ROWS, progress)
     moved = {
         name: [rescaled(choice, 1 + len(source.readers[name])) for choice in choices]
         for name, choices in offered.items()
@@ -142,10 +156,15 @@ def _traffic_proposals(prepared: Prepared, bare: Plan, progress: Progress | None
 
 
 def _arena_proposals(
-    prepared: Prepared, bare: Plan, goals: Goals, build_plan: Build, progress: Progress | None
+    prepared: Prepared,
+    bare: Plan,
+    goals: Goals,
+    build_plan: Build,
+    settings: Settings,
+    progress: Progress | None,
 ) -> list[Proposal]:
     """From the plan without codecs down to the smallest arena, or to the goal where that is all."""
-    offered = offers(prepared, _eligible(bare.source), menu(["fixed"]), 1, progress)
+    offered = offers(prepared, _eligible(bare.source), settings, 1, progress)
     found = []
     for stage in arena_path.path(offered, build_plan):
         found.append(Proposal(stage.chosen, stage.error))
@@ -173,7 +192,7 @@ def _maker(network: Network, name: str) -> Operator:
 def offers(
     prepared: Prepared,
     names: Sequence[str],
-    settings: Sequence[tuple[type[Codec], Mapping[str, int]]],
+    settings: Settings,
     most_unit_rows: int,
     progress: Progress | None,
 ) -> dict[str, tuple[Choice, ...]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,19 @@ class Observed:
     moment: NDArray[np.floating]
 
 
-def menu(rates: Iterable[str] = ("fixed", "variable")) -> list[tuple[type[Codec], dict[str, int]]]:
-    """Every installed codec of these rates that has a native twin, with each of its settings."""
-    found = [codecs.get(codec_id) for codec_id in codecs.ids()]
+def menu(
+    rates: Iterable[str] = ("fixed", "variable"), only: Collection[str] = ()
+) -> list[tuple[type[Codec], dict[str, int]]]:
+    """Every codec of these rates with each of its settings; `only` names the ids that count.
+
+    A codec that is named counts also where rate control would leave it out by itself.
+    """
+    found = [codecs.get(codec_id) for codec_id in only or codecs.ids()]
     return [
         (codec, dict(setting))
         for codec in found
         if codec.rate in rates and codec.id != "raw"
-        for setting in codec.menu
+        for setting in codec.menu or (codec.settings if only else ())
     ]
 
 

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from thinmaps import bits
 from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
-from thinmaps.codecs.steps import IDENTITY, Steps, fit_steps
+from thinmaps.codecs.steps import IDENTITY, MENU, Steps, fit_steps
 from thinmaps.errors import BadArgument, CorruptPayload
 from thinmaps.types import MapSpec
 
@@ -64,6 +64,7 @@ class BlockWidth(Codec):
     id: ClassVar[str] = "block_width"
     rate: ClassVar[Literal["fixed", "variable"]] = "variable"
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({}, {"step": 40})
+    menu: ClassVar[tuple[Mapping[str, int], ...]] = ({}, *({"step": s} for s in MENU))
 
     steps: Steps | None = None
 

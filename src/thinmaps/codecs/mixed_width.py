@@ -61,6 +61,7 @@ class MixedWidth(Codec):
     id: ClassVar[str] = "mixed_width"
     rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
     settings: ClassVar[tuple[Mapping[str, int], ...]] = tuple({"bits": b} for b in (1, 3, 4, 7))
+    menu: ClassVar[tuple[Mapping[str, int], ...]] = tuple({"bits": b} for b in range(1, 8))
 
     width: NDArray[np.uint8] = field(default_factory=lambda: np.full(1, 4, np.uint8))
     step: NDArray[np.int32] = field(default_factory=lambda: np.full(1, ONE, np.int32))

@@ -55,6 +55,8 @@ class Narrow(Codec):
     id: ClassVar[str] = "narrow"
     rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
     settings: ClassVar[tuple[Mapping[str, int], ...]] = tuple({"bits": b} for b in range(1, 8))
+    # mixed_width with the same widths is never worse, so that rate control leaves this one out.
+    menu: ClassVar[tuple[Mapping[str, int], ...]] = ()
 
     bits: int = 4
     step: NDArray[np.int32] = field(default_factory=lambda: np.full(1, ONE, np.int32))

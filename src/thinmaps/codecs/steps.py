@@ -50,6 +50,8 @@ OPTION_ONE = 16  # the option `step` of codecs counts sixteenths of a byte
 # Rounding up begins at 0.65 of a step, where our measurements on CIFAR-10 and ImageNet networks
 # found the most agreement per byte.
 DEFAULT_ROUNDING = 90
+# Steps that rate control tries: a tenth to a third apart, down to where networks break.
+MENU = (18, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 224)
 # What follows a table's channels again, so that 64 elements may start at any channel.
 TABLE_LOOKAHEAD = 64
 
