@@ -145,8 +145,8 @@ class BoundEngine {
   // `externals` are the indices of the maps in the caller's buffers, in the order `Run` takes
   // them; the first `inputs` of them are only read.
   BoundEngine(std::shared_ptr<Model> model, int32_t threads, std::vector<int32_t> externals,
-              int32_t inputs)
-      : engine_(std::move(model), CheckThreads(threads)), inputs_(inputs) {
+              int32_t inputs, bool prefault)
+      : engine_(std::move(model), CheckThreads(threads), prefault), inputs_(inputs) {
     const auto& maps = engine_.model().maps();
     size_t with_the_caller = 0;
     for (const auto& map : maps) with_the_caller += map.buffer == -1;
@@ -288,8 +288,8 @@ void BindEngine(nb::module_& m) {
       .def("steps", &Builder::Steps, "steps"_a)
       .def("build", &Builder::Build);
   nb::class_<BoundEngine>(m, "Engine")
-      .def(nb::init<std::shared_ptr<Model>, int32_t, std::vector<int32_t>, int32_t>(), "model"_a,
-           "threads"_a, "externals"_a, "inputs"_a)
+      .def(nb::init<std::shared_ptr<Model>, int32_t, std::vector<int32_t>, int32_t, bool>(),
+           "model"_a, "threads"_a, "externals"_a, "inputs"_a, "prefault"_a)
       .def("run", &BoundEngine::Run, "buffers"_a, "first"_a, "stop"_a)
       .def("profile", &BoundEngine::Profile, "buffers"_a)
       .def_prop_ro("arena", &BoundEngine::Arena, nb::rv_policy::reference_internal);

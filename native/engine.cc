@@ -3,6 +3,7 @@
 
 #include <cfenv>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -40,12 +41,14 @@ uint8_t* Aligned(uint8_t* pointer) {
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<const Model> model, int32_t threads)
+Engine::Engine(std::shared_ptr<const Model> model, int32_t threads, bool prefault)
     : model_(std::move(model)),
       storage_(Zeros(static_cast<size_t>(model_->arena_bytes()) + kAlignment), std::free),
       arena_(Aligned(storage_.get())),
       views_(model_->ViewsIn(arena_)),
-      team_(threads) {}
+      team_(threads) {
+  if (prefault) std::memset(arena_, 0, static_cast<size_t>(model_->arena_bytes()));
+}
 
 void Engine::Run(std::span<const External> externals, int32_t first, int32_t stop) {
   for (const External& external : externals) {

@@ -21,7 +21,8 @@ struct External {
 
 class Engine {
  public:
-  Engine(std::shared_ptr<const Model> model, int32_t threads);
+  // With `prefault` every page of the arena is touched here, not in the first run.
+  Engine(std::shared_ptr<const Model> model, int32_t threads, bool prefault = false);
 
   const Model& model() const { return *model_; }
   const uint8_t* arena() const { return arena_; }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "team.h"
 
+#include <unistd.h>
+
 namespace thinmaps {
 namespace {
 
@@ -18,13 +20,17 @@ void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
 
 }  // namespace
 
-Team::Team(int32_t threads) : threads_(threads) {
+Team::Team(int32_t threads) : threads_(threads), process_(getpid()) {
   for (int32_t index = 1; index < threads; ++index) {
     helpers_.emplace_back([this, index] { Serve(index); });
   }
 }
 
 Team::~Team() {
+  if (getpid() != process_) {
+    for (std::thread& helper : helpers_) helper.detach();  // there is nobody to wait for
+    return;
+  }
   stops_ = true;
   ++job_;
   job_.notify_all();
@@ -32,7 +38,8 @@ Team::~Team() {
 }
 
 void Team::Run(Work work, void* context) {
-  if (threads_ == 1) return work(context, {0, 1});
+  alone_ = threads_ == 1 || getpid() != process_;
+  if (alone_) return work(context, {0, 1});
   work_ = work;
   context_ = context;
   job_.fetch_add(1, std::memory_order_release);
@@ -42,7 +49,7 @@ void Team::Run(Work work, void* context) {
 }
 
 void Team::Wait() {
-  if (threads_ == 1) return;
+  if (alone_) return;
   const int32_t generation = generation_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     arrived_.store(0, std::memory_order_relaxed);

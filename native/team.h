@@ -2,6 +2,8 @@
 // A few threads that wait for work: made once, so that running starts none.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <thread>
@@ -22,7 +24,8 @@ class Team {
 
   int32_t threads() const { return threads_; }
 
-  // Calls work(context, part) once per thread, here too; returns when all have.
+  // Calls work(context, part) once per thread, here too; returns when all have. In a process that
+  // was forked, which has no thread but the one that forked it, the caller does all of the work.
   void Run(Work work, void* context);
 
   // Every thread of a running work waits here for the others.
@@ -32,6 +35,8 @@ class Team {
   void Serve(int32_t index);
 
   int32_t threads_;
+  const pid_t process_;  // whose threads the helpers are
+  bool alone_ = false;   // the caller has no helpers
   Work work_ = nullptr;
   void* context_ = nullptr;
   std::atomic<int32_t> arrived_{0};

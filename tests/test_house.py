@@ -32,13 +32,15 @@ MODULES = [path for path in PYTHON_FILES if path.is_relative_to(PACKAGE)]
 LIBRARY = [path for path in MODULES if "training" not in path.parts]
 
 # Doors that a command or a measurement opens only when asked: the runtime install lacks what is
-# behind them, or they cost a second to load.
+# behind them, or they cost a second or megabytes to load.
 LATE_IMPORTS = {
     "cli/commands.py",
+    "inference.py",
     "measure/evaluate.py",
     "measure/heap_child.py",
     "measure/live_heap.py",
     "measure/openvino_peer.py",
+    "measure/resident.py",
 }
 # Errors of Python's own protocols, and one of the command line's.
 OTHER_RAISES = {

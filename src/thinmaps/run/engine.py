@@ -39,7 +39,9 @@ class Engine:
 
     `threads` share every step; results do not depend on their number. `weights` are those of
     another engine of the same network, also of another plan of it. `isa` selects an instruction
-    set ("portable", "avx2", "avx512", "amx"); results do not depend on it either.
+    set ("portable", "avx2", "avx512", "amx"); results do not depend on it either. With `prefault`
+    the pages of the arena are touched here, not in the first run. A forked process may go on with
+    an engine that was not running: with one thread, those of the parent are not its own.
 
     Raises:
         PlanImpossible: the plan does not fit together, or holds what the native core cannot run.
@@ -53,11 +55,13 @@ class Engine:
         threads: int = 1,
         weights: _core.Weights | None = None,
         isa: str | None = None,
+        prefault: bool = False,
     ) -> None:
         if type(threads) is not int or not 1 <= threads <= 256:
             raise BadArgument(f"an engine needs 1 to 256 threads, got {threads!r}")
         self.plan = plan
         self.threads = threads
+        self.prefault = prefault
         self.weights = _core.Weights() if weights is None else weights
         try:
             self._model = build(plan, self.weights, isa or "")
@@ -76,14 +80,16 @@ class Engine:
         self.output_specs = {name: network.maps[name] for name in network.outputs}
         index = {name: i for i, name in enumerate(network.maps)}
         externals = [index[name] for name in (*network.inputs, *network.outputs)]
-        self._core = _core.Engine(self._model, self.threads, externals, len(network.inputs))
+        self._core = _core.Engine(
+            self._model, self.threads, externals, len(network.inputs), self.prefault
+        )
         self._lock = threading.Lock()
         self._streams = False
 
     def clone(self) -> Engine:
         """A second engine for the same plan: its own arena and threads, the same weights."""
         twin = object.__new__(Engine)
-        twin.plan, twin.threads = self.plan, self.threads
+        twin.plan, twin.threads, twin.prefault = self.plan, self.threads, self.prefault
         twin.weights, twin._model = self.weights, self._model
         twin._start()
         return twin

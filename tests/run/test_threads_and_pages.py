@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine asks of the system: pages once, threads that survive a fork."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PREPARE = f"""
+import os, sys
+sys.path[:0] = {[str(Path(__file__).parent)]!r}
+import numpy as np
+from test_engine import *
+network = small_network(height=400, width=300)
+plan = build(network, schedule="layer")
+inputs = [pictures(1, network)[0]]
+"""
+
+
+def said(code: str) -> list[str]:
+    """What a process prints that has prepared a plan and an input."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE + code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_warm_run_faults_no_page(threads: int) -> None:
+    first, *warm = said(f"""
+import resource
+engine = Engine(plan, threads={threads})
+outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
+def faults():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_minflt + used.ru_majflt
+for _ in range(8):
+    before = faults()
+    engine.run_into(inputs, outputs)
+    print(faults() - before)
+""")
+    assert int(first) > 100, "the count counts"
+    assert warm[3:] == ["0"] * 4
+
+
+def test_a_prefaulted_arena_is_resident_before_the_first_run() -> None:
+    plain, prefaulted, arena = map(
+        int,
+        said("""
+import resource
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+engines = []
+for prefault in (False, True):
+    before = resident()
+    engines.append(Engine(plan, prefault=prefault))
+    print(resident() - before)
+print(plan.arena_bytes)
+"""),
+    )
+    assert plain < arena // 2
+    assert prefaulted > arena - 8192
+
+
+def test_a_forked_process_goes_on_with_its_parents_engine() -> None:
+    assert said("""
+engine = Engine(plan, threads=3)
+expected = engine.maps(inputs[0])
+child = os.fork()
+if child == 0:
+    made = engine.maps(inputs[0])
+    same = all((made[name] == values).all() for name, values in expected.items())
+    del engine
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(int((engine.maps(inputs[0])["head"] == expected["head"]).all()))
+""") == ["0", "1"]
+
+
+def test_the_front_door_takes_no_more_threads_than_cores() -> None:
+    assert said("""
+import thinmaps
+some = sorted(os.sched_getaffinity(0))[:1]
+os.sched_setaffinity(0, some)
+engine = thinmaps.Engine(plan, threads=4)
+print(engine.native.threads)
+""") == ["1"]
