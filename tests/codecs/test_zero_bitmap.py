@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thinmaps.codecs.native import twins
+from thinmaps.codecs.native import implementations, twins
+from thinmaps.codecs.steps import Steps
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
-from thinmaps.errors import CorruptPayload
+from thinmaps.errors import BadArgument, CorruptPayload
 from thinmaps.types import MapSpec
 
 SPEC = MapSpec(1, 3, 3, 1.0, 128)
@@ -26,8 +27,8 @@ def test_the_payload_is_presence_bits_and_then_the_elements_that_are_not_zero():
     ("payload", "message"),
     [
         (PAYLOAD[:1], "needs 2 bytes of presence bits for 9 elements, got 1"),
-        (PAYLOAD[:-1], "announces 4 elements that are not zero, got 3"),
-        (PAYLOAD + b"\1", "announces 4 elements that are not zero, got 5"),
+        (PAYLOAD[:-1], "announces 4 elements that are not zero, got 3 bytes"),
+        (PAYLOAD + b"\1", "announces 4 elements that are not zero, got 5 bytes"),
         (b"\x8a\x03" + PAYLOAD[2:] + b"\1", "a spare presence bit set behind 9"),
         (b"\x8a\x01\x05\x80\xff\x07", "stored element 1 equals it"),
     ],
@@ -63,3 +64,58 @@ def test_long_runs_at_any_bit_are_those_of_the_reference(isa, row, share_of_zero
     for damaged in (payload[:-1], payload + b"\1"):
         with pytest.raises(CorruptPayload):
             twin.decode_unit(damaged, spec, 3)
+
+
+STEPS = ZeroBitmap(steps=Steps(np.full(1, 10 * 128, np.int32), symbol_bits=4))
+NIBBLES = bytes([0b1000_1010, 0b1, 0xFF, 0xFD])
+
+
+def test_with_steps_symbols_are_stored_and_with_4_bits_two_to_a_byte():
+    assert STEPS.element_bits == 4
+    assert not STEPS.lossless
+    assert STEPS.encode_unit(ROWS, SPEC) == NIBBLES
+    restored = STEPS.decode_unit(NIBBLES, SPEC, 1)
+    expected = [[[128, 48, 128], [48, 128, 128], [128, 198, 48]]]
+    np.testing.assert_array_equal(restored, np.uint8(expected), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (NIBBLES[:-1], "announces 4 elements that are not zero, got 1 bytes"),
+        (NIBBLES + b"\0", "announces 4 elements that are not zero, got 3 bytes"),
+        (NIBBLES[:-1] + b"\xf0", "stored element 2 equals it"),
+        (bytes([0b0000_1010, 0b1, 0xFF, 0xFD]), "a spare bit set behind 3 elements"),
+    ],
+)
+def test_damage_of_symbols_is_named(payload, message):
+    for implementation in implementations(STEPS).values():
+        with pytest.raises(CorruptPayload, match=message):
+            implementation.decode_unit(payload, SPEC, 1)
+
+
+@pytest.mark.parametrize("element_bits", [4, 8])
+@pytest.mark.parametrize("shape", [(2, 30, 17), (3, 9, 64), (1, 7, 300), (2, 130, 1)])
+def test_steps_per_channel_give_every_implementation_the_same_bytes(shape, element_bits):
+    spec = MapSpec(*shape, 1.0, 100)
+    rng = np.random.default_rng(sum(shape))
+    values = rng.laplace(100, 30, shape).clip(0, 255).astype(np.uint8)
+    weights = np.geomspace(1, 1e6, spec.channels)
+    codec = ZeroBitmap.fit(
+        spec, values[None], weights, step=300, element_bits=element_bits, unit_rows=spec.height
+    )
+    payload = codec.encode_unit(values, spec)
+    assert len(payload) <= codec.unit_bytes(spec, spec.height)
+    restored = codec.decode_unit(payload, spec, spec.height)
+    for implementation in implementations(codec).values():
+        assert implementation.encode_unit(values, spec) == payload
+        again = implementation.decode_unit(payload, spec, spec.height)
+        np.testing.assert_array_equal(again, restored, strict=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"element_bits": 4}, {"element_bits": 6, "step": 40}, {"element_bits": 0}]
+)
+def test_element_bits_without_a_meaning_are_refused(options):
+    with pytest.raises(BadArgument, match="element_bits to be 8, or 4 where there is a step"):
+        ZeroBitmap.fit(SPEC, ROWS[None], **options)

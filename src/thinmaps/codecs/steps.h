@@ -48,52 +48,68 @@ inline bool ReadSteps(const CodecSpec& spec, Steps* steps) {
   return true;
 }
 
-// Symbols of `count` <= 64 bytes, the first of which belongs to channel `channel`.
-inline void ToSymbols(const Steps& steps, const uint8_t* in, size_t channel, size_t count,
-                      uint8_t* symbols) {
+// Symbols of `count` <= 64 bytes, the first of which belongs to channel `channel`. Nothing overlaps
+// and nothing branches, so that the compiler can make vectors of it.
+inline void ToSymbols(const Steps& steps, const uint8_t* __restrict in, size_t channel,
+                      size_t count, uint8_t* __restrict symbols) {
   if (steps.none) {
     std::copy_n(in, count, symbols);
     return;
   }
   const int32_t zero = steps.zero;
-  const bool far_is_above = zero < 128;
+  const int32_t far_is_above = zero < 128;
+  const uint8_t* __restrict multiplier_low = steps.multiplier_low + channel;
+  const uint8_t* __restrict multiplier_high = steps.multiplier_high + channel;
+  const uint8_t* __restrict offset_low = steps.offset_low + channel;
+  const uint8_t* __restrict offset_high = steps.offset_high + channel;
+  const uint8_t* __restrict folds = steps.fold + channel;
+  const uint8_t* __restrict largest = steps.largest + channel;
   for (size_t i = 0; i < count; ++i) {
-    const size_t c = channel + i;
-    const int32_t multiplier = steps.multiplier_low[c] | steps.multiplier_high[c] << 8;
-    const int32_t offset = steps.offset_low[c] | steps.offset_high[c] << 8;
-    const int32_t fold = steps.fold[c];
+    const int32_t multiplier = multiplier_low[i] | multiplier_high[i] << 8;
+    const int32_t offset = offset_low[i] | offset_high[i] << 8;
+    const int32_t fold = folds[i];
     const int32_t difference = in[i] - zero;
-    const bool above = difference > 0;
-    int32_t distance = ((above ? difference : -difference) * 16 + offset) * multiplier >> 16;
-    if (above != far_is_above) distance = std::min(distance, fold);
-    const int32_t alternating = 2 * distance - static_cast<int32_t>(above && distance > 0);
-    const int32_t symbol = std::min(alternating, distance + fold);
-    symbols[i] = static_cast<uint8_t>(std::min<int32_t>(symbol, steps.largest[c]));
+    const int32_t above = difference > 0;
+    const int32_t magnitude = difference > 0 ? difference : -difference;
+    const int32_t reached = (magnitude * 16 + offset) * multiplier >> 16;
+    const int32_t bound = above == far_is_above ? 255 : fold;
+    const int32_t distance = reached < bound ? reached : bound;
+    const int32_t alternating = distance > 0 ? 2 * distance - above : 0;
+    const int32_t beyond = distance + fold;
+    const int32_t symbol = alternating < beyond ? alternating : beyond;
+    symbols[i] = static_cast<uint8_t>(symbol < largest[i] ? symbol : largest[i]);
   }
 }
 
 // The reverse; returns whether every symbol is one that the encoder writes.
-inline bool ToBytes(const Steps& steps, const uint8_t* symbols, size_t channel, size_t count,
-                    uint8_t* out) {
+inline bool ToBytes(const Steps& steps, const uint8_t* __restrict symbols, size_t channel,
+                    size_t count, uint8_t* __restrict out) {
   if (steps.none) {
     std::copy_n(symbols, count, out);
     return true;
   }
   const int32_t zero = steps.zero;
-  const bool far_is_above = zero < 128;
-  bool good = true;
+  const int32_t far_is_above = zero < 128;
+  const uint8_t* __restrict step_low = steps.step_low + channel;
+  const uint8_t* __restrict step_high = steps.step_high + channel;
+  const uint8_t* __restrict folds = steps.fold + channel;
+  const uint8_t* __restrict largest = steps.largest + channel;
+  int32_t wrong = 0;
   for (size_t i = 0; i < count; ++i) {
-    const size_t c = channel + i;
-    const int32_t step = steps.step_low[c] | steps.step_high[c] << 8;
-    const int32_t fold = steps.fold[c];
+    const int32_t step = step_low[i] | step_high[i] << 8;
+    const int32_t fold = folds[i];
     const int32_t symbol = symbols[i];
-    good &= symbol <= steps.largest[c];
-    const int32_t distance = std::max((symbol + 1) >> 1, symbol - fold);
-    const int32_t magnitude = std::min((distance * step + 64) >> 7, 255);
-    const bool above = symbol > 2 * fold ? far_is_above : symbol % 2 != 0;
-    out[i] = static_cast<uint8_t>(std::clamp(zero + (above ? magnitude : -magnitude), 0, 255));
+    wrong |= static_cast<int32_t>(symbol > largest[i]);
+    const int32_t alternating = (symbol + 1) >> 1;
+    const int32_t distance = alternating > symbol - fold ? alternating : symbol - fold;
+    const int32_t levels = (distance * step + 64) >> 7;
+    const int32_t magnitude = levels < 255 ? levels : 255;
+    const int32_t above = symbol > 2 * fold ? far_is_above : symbol & 1;
+    const int32_t value = zero + (above != 0 ? magnitude : -magnitude);
+    const int32_t not_below = value > 0 ? value : 0;
+    out[i] = static_cast<uint8_t>(not_below < 255 ? not_below : 255);
   }
-  return good;
+  return wrong == 0;
 }
 
 #if defined(__x86_64__)

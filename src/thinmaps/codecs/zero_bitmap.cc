@@ -5,14 +5,14 @@
 // elements: one word of presence bits each. Only the work on a run differs by instruction set.
 // Each works on a copy of the state, which no store of a byte can reach, so that it stays in
 // registers.
+#include "zero_bitmap.h"
+
 #include <algorithm>
 #include <bit>
 
-#include "codec.h"
-#include "little_endian.h"
+#include "steps.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
 #define THINMAPS_AVX2 [[gnu::target("avx2,bmi,bmi2,popcnt")]]
 #define THINMAPS_AVX512 [[gnu::target("avx512f,avx512bw,avx512vbmi2,bmi,bmi2,popcnt")]]
 #endif
@@ -20,88 +20,9 @@
 namespace thinmaps {
 namespace {
 
-constexpr size_t kChunk = 64;
+using namespace zero_bitmap;
+
 constexpr uint64_t kOnes = 0x0101010101010101;
-
-size_t Elements(const CodecSpec& spec, int32_t rows) {
-  return static_cast<size_t>(rows) * static_cast<size_t>(spec.width) *
-         static_cast<size_t>(spec.channels);
-}
-
-size_t BitmapBytes(size_t elements) { return (elements + 7) / 8; }
-
-uint64_t LowBits(size_t count) { return count < 64 ? (uint64_t{1} << count) - 1 : ~uint64_t{0}; }
-
-// Appends up to 64 bits at a time, in the order of bits.py. Fewer than 64 are held back.
-struct BitWriter {
-  uint8_t* out;
-  uint64_t held = 0;
-  size_t held_bits = 0;
-
-  void Append(uint64_t bits, size_t count) {
-    if (held_bits + count >= 64) return AppendOver(bits, count);
-    held |= bits << held_bits;
-    held_bits += count;
-  }
-
-  // Where these bits fill the word: always, if they are 64.
-  void AppendOver(uint64_t bits, size_t count) {
-    Store64(held | bits << held_bits, out);
-    out += 8;
-    held = bits >> 1 >> (63 - held_bits);
-    held_bits += count - 64;
-  }
-
-  void Flush() { StorePart(held, out, (held_bits + 7) / 8); }
-};
-
-// Takes up to 64 bits at a time from a bitmap that is long enough for all of them.
-struct BitReader {
-  std::span<const uint8_t> bitmap;
-  size_t position = 0;
-
-  uint64_t Take(size_t count) {
-    const auto left = bitmap.subspan(position / 8);
-    if (left.size() > 8) return TakeInside(count);
-    const size_t shift = position % 8;
-    position += count;
-    return LoadPart(left.data(), left.size()) >> shift & LowBits(count);
-  }
-
-  // Whether more than 64 bits follow, so that they can be taken without a look at the end.
-  bool IsInside() const { return position / 8 + 8 < bitmap.size(); }
-
-  uint64_t TakeInside(size_t count) {
-    const uint8_t* left = bitmap.data() + position / 8;
-    const size_t shift = position % 8;
-    position += count;
-    return (Load64(left) >> shift | uint64_t{left[8]} << 1 << (63 - shift)) & LowBits(count);
-  }
-};
-
-struct EncodeState {
-  BitWriter presence;
-  uint8_t* value;  // has room for every element that is still to come
-  uint8_t zero;
-};
-
-struct DecodeState {
-  BitReader presence;
-  std::span<const uint8_t> values;
-  uint8_t zero;
-  bool good = true;  // no value was zero or absent so far
-
-  // Whether a whole chunk can be decoded without a look at either end.
-  bool IsInside() const { return presence.IsInside() && values.size() >= kChunk; }
-
-  // The next values; none, and no good, where too few are left.
-  std::span<const uint8_t> TakeValues(size_t count) {
-    good &= count <= values.size();
-    const auto taken = values.first(good ? count : 0);
-    values = values.subspan(taken.size());
-    return taken;
-  }
-};
 
 // A value is stored always and kept only if it is not zero, which costs no branch.
 void EncodeChunk(const uint8_t* in, size_t count, EncodeState* state) {
@@ -262,9 +183,9 @@ THINMAPS_AVX512 void DecodeRunAvx512(uint8_t* out, size_t bytes, DecodeState* st
 
 #endif
 
-template <auto kEncodeRun>
-Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
-              size_t* written) {
+template <typename Loops>
+Status EncodeBytes(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+                   size_t* written) {
   // With room for the worst case, neither stream can leave the payload.
   const size_t elements = Elements(spec, rows.count);
   const size_t bitmap_bytes = BitmapBytes(elements);
@@ -273,16 +194,15 @@ Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> p
   EncodeState state{
       {payload.data()}, payload.data() + bitmap_bytes, static_cast<uint8_t>(spec.zero_point)};
   ForEachRun(rows, spec.width, spec.channels,
-             [&state](const uint8_t* in, size_t bytes) { kEncodeRun(in, bytes, &state); });
+             [&state](const uint8_t* in, size_t bytes) { Loops::EncodeRun(in, bytes, &state); });
   state.presence.Flush();
   *written = static_cast<size_t>(state.value - payload.data());
   return Status::kOk;
 }
 
-template <auto kDecodeRun>
-Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
-              int32_t columns, const MutableRows& rows) {
-  if (column != 0 || columns != spec.width) return Status::kBadArgument;
+template <typename Loops>
+Status DecodeBytes(const CodecSpec& spec, std::span<const uint8_t> payload,
+                   const MutableRows& rows) {
   const size_t elements = Elements(spec, rows.count);
   const size_t bitmap_bytes = BitmapBytes(elements);
   if (payload.size() < bitmap_bytes) return Status::kCorruptPayload;
@@ -292,20 +212,161 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   if (elements % 8 != 0 && bitmap.back() >> (elements % 8) != 0) return Status::kCorruptPayload;
 
   DecodeState state{{bitmap}, values, static_cast<uint8_t>(spec.zero_point)};
-  ForEachRun(rows, columns, spec.channels,
-             [&state](uint8_t* out, size_t bytes) { kDecodeRun(out, bytes, &state); });
+  ForEachRun(rows, spec.width, spec.channels,
+             [&state](uint8_t* out, size_t bytes) { Loops::DecodeRun(out, bytes, &state); });
   return state.good && state.values.empty() ? Status::kOk : Status::kCorruptPayload;
+}
+
+// With steps, a stage of symbols at a time goes through the same runs, with 0 for zero. `Loops` are
+// those of an instruction set.
+bool ReadSteps(const CodecSpec& spec, Steps* steps, size_t* element_bits) {
+  if (spec.integers.size() != 1 || (spec.integers[0] != 4 && spec.integers[0] != 8)) return false;
+  *element_bits = static_cast<size_t>(spec.integers[0]);
+  return ReadSteps(spec, steps);
+}
+
+template <typename Loops>
+Status EncodeSteps(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+                   size_t* written) {
+  Steps steps;
+  size_t element_bits = 0;
+  if (!ReadSteps(spec, &steps, &element_bits)) return Status::kBadArgument;
+  const size_t bitmap_bytes = BitmapBytes(Elements(spec, rows.count));
+  if (payload.size() < bitmap_bytes) return Status::kTooSmall;
+  const auto channels = static_cast<size_t>(spec.channels);
+  std::span<uint8_t> room = payload.subspan(bitmap_bytes);
+  Stored stored;
+  EncodeState state{{payload.data()}, nullptr, 0};
+  bool good = true;
+  ForEachRun(rows, spec.width, spec.channels, [&](const uint8_t* run, size_t bytes) {
+    ForEachStage(run, bytes, channels, [&](const uint8_t* in, size_t first, size_t elements) {
+      uint8_t symbols[kStage];
+      ForEachChunk(first, elements, channels, [&](size_t i, size_t channel, size_t count) {
+        Loops::ToSymbols(steps, in + i, channel, count, symbols + i);
+      });
+      state.value = stored.symbols + stored.count;
+      Loops::EncodeRun(symbols, elements, &state);
+      stored.count = static_cast<size_t>(state.value - stored.symbols);
+      good = good && stored.Write(element_bits, false, &room);
+      if (!good) stored.count = 0;
+    });
+  });
+  if (!good || !stored.Write(element_bits, true, &room)) return Status::kTooSmall;
+  state.presence.Flush();
+  *written = payload.size() - room.size();
+  return Status::kOk;
+}
+
+template <typename Loops>
+Status DecodeSteps(const CodecSpec& spec, std::span<const uint8_t> payload,
+                   const MutableRows& rows) {
+  Steps steps;
+  size_t element_bits = 0;
+  if (!ReadSteps(spec, &steps, &element_bits)) return Status::kBadArgument;
+  const size_t elements = Elements(spec, rows.count);
+  const size_t bitmap_bytes = BitmapBytes(elements);
+  if (payload.size() < bitmap_bytes) return Status::kCorruptPayload;
+  const auto bitmap = payload.first(bitmap_bytes);
+  if (elements % 8 != 0 && bitmap.back() >> (elements % 8) != 0) return Status::kCorruptPayload;
+  const auto channels = static_cast<size_t>(spec.channels);
+  std::span<const uint8_t> left = payload.subspan(bitmap_bytes);
+  Stored stored;
+  DecodeState state{{bitmap}, {}, 0};
+  bool good = true;
+  ForEachRun(rows, spec.width, spec.channels, [&](uint8_t* run, size_t bytes) {
+    ForEachStage(run, bytes, channels, [&](uint8_t* out, size_t first, size_t count_all) {
+      uint8_t symbols[kStage];
+      stored.Read(element_bits, &left);
+      state.values = {stored.symbols, stored.count};
+      Loops::DecodeRun(symbols, count_all, &state);
+      stored.Drop(stored.count - state.values.size());
+      ForEachChunk(first, count_all, channels, [&](size_t i, size_t channel, size_t count) {
+        good &= Loops::ToBytes(steps, symbols + i, channel, count, out + i);
+      });
+    });
+  });
+  // Of 4 bits, a spare one may be left, which is 0.
+  good &= state.good && left.empty() && stored.count * element_bits < 8;
+  return good && (stored.count == 0 || stored.symbols[0] == 0) ? Status::kOk
+                                                               : Status::kCorruptPayload;
+}
+
+struct Portable {
+  static constexpr auto EncodeRun = thinmaps::EncodeRun;
+  static constexpr auto DecodeRun = thinmaps::DecodeRun;
+  static constexpr auto ToSymbols = thinmaps::ToSymbols;
+  static constexpr auto ToBytes = thinmaps::ToBytes;
+};
+
+#if defined(__x86_64__)
+
+struct Avx2 {
+  static constexpr auto EncodeRun = EncodeRunAvx2;
+  static constexpr auto DecodeRun = DecodeRunAvx2;
+  [[gnu::flatten]] THINMAPS_AVX2 static void ToSymbols(const Steps& steps, const uint8_t* in,
+                                                       size_t channel, size_t count,
+                                                       uint8_t* symbols) {
+    thinmaps::ToSymbols(steps, in, channel, count, symbols);
+  }
+  [[gnu::flatten]] THINMAPS_AVX2 static bool ToBytes(const Steps& steps, const uint8_t* symbols,
+                                                     size_t channel, size_t count, uint8_t* out) {
+    return thinmaps::ToBytes(steps, symbols, channel, count, out);
+  }
+};
+
+// 64 channels of a table, from `channel` on.
+struct ChunkChannels {
+  size_t channel;
+  THINMAPS_AVX512 __m512i operator()(const uint8_t* table) const {
+    return _mm512_loadu_si512(table + channel);
+  }
+};
+
+struct Avx512 {
+  static constexpr auto EncodeRun = EncodeRunAvx512;
+  static constexpr auto DecodeRun = DecodeRunAvx512;
+  THINMAPS_AVX512 static void ToSymbols(const Steps& steps, const uint8_t* in, size_t channel,
+                                        size_t count, uint8_t* symbols) {
+    const StepLanes lanes = LanesOf(steps, ChunkChannels{channel});
+    const __mmask64 chunk = LowBits(count);
+    const __m512i x = _mm512_maskz_loadu_epi8(chunk, in);
+    _mm512_mask_storeu_epi8(symbols, chunk, SymbolsAvx512(lanes, x));
+  }
+  THINMAPS_AVX512 static bool ToBytes(const Steps& steps, const uint8_t* symbols, size_t channel,
+                                      size_t count, uint8_t* out) {
+    const StepLanes lanes = LanesOf(steps, ChunkChannels{channel});
+    const __mmask64 chunk = LowBits(count);
+    const __m512i x = _mm512_maskz_loadu_epi8(chunk, symbols);
+    _mm512_mask_storeu_epi8(out, chunk, BytesAvx512(lanes, x));
+    return _mm512_cmpgt_epu8_mask(x, lanes.largest) == 0;
+  }
+};
+
+#endif
+
+template <typename Loops>
+Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> payload,
+              size_t* written) {
+  const auto encode = spec.tables.empty() ? EncodeBytes<Loops> : EncodeSteps<Loops>;
+  return encode(spec, rows, payload, written);
+}
+
+template <typename Loops>
+Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t column,
+              int32_t columns, const MutableRows& rows) {
+  if (column != 0 || columns != spec.width) return Status::kBadArgument;
+  const auto decode = spec.tables.empty() ? DecodeBytes<Loops> : DecodeSteps<Loops>;
+  return decode(spec, payload, rows);
 }
 
 }  // namespace
 
-extern const CodecKernel kZeroBitmap{"zero_bitmap", Isa::kPortable, Encode<EncodeRun>,
-                                     Decode<DecodeRun>};
+extern const CodecKernel kZeroBitmap{"zero_bitmap", Isa::kPortable, Encode<Portable>,
+                                     Decode<Portable>};
 #if defined(__x86_64__)
-extern const CodecKernel kZeroBitmapAvx2{"zero_bitmap", Isa::kAvx2, Encode<EncodeRunAvx2>,
-                                         Decode<DecodeRunAvx2>};
-extern const CodecKernel kZeroBitmapAvx512{"zero_bitmap", Isa::kAvx512, Encode<EncodeRunAvx512>,
-                                           Decode<DecodeRunAvx512>};
+extern const CodecKernel kZeroBitmapAvx2{"zero_bitmap", Isa::kAvx2, Encode<Avx2>, Decode<Avx2>};
+extern const CodecKernel kZeroBitmapAvx512{"zero_bitmap", Isa::kAvx512, Encode<Avx512>,
+                                           Decode<Avx512>};
 #endif
 
 }  // namespace thinmaps
