@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators whose output element depends on one element of each input: the border ones (Picture,
 // Quantise), Add, Mul, Lookup. All may write onto an input that dies.
+#include <cmath>
+#include <optional>
 #include <vector>
 
 #include "kernel.h"
@@ -169,18 +171,42 @@ class Binary : public RowWise {
   Rounding rounding_;
 };
 
+// The steps of both ratios on the coarsest grid that leaves them below 2^15, if both lie on one.
+std::optional<GridSum> OnGrid(const Operand& a, const Operand& b, const Rounding& rounding) {
+  constexpr int kStepBits = 15;
+  constexpr float kLeast = 0x1p-40f;  // far from denormals
+  constexpr float kMost = 0x1p7f;     // for a grid of at most 2^-8
+  const auto fits = [](float ratio) { return ratio >= kLeast && ratio < kMost; };
+  if (!fits(a.ratio) || !fits(b.ratio) || rounding.before != 0) return std::nullopt;
+  int exponent = 0;
+  std::frexp(std::max(a.ratio, b.ratio), &exponent);
+  exponent -= kStepBits;
+  const float a_steps = std::ldexp(a.ratio, -exponent);
+  const float b_steps = std::ldexp(b.ratio, -exponent);
+  if (a_steps != std::floor(a_steps) || b_steps != std::floor(b_steps)) return std::nullopt;
+  const auto x = static_cast<int32_t>(a_steps);
+  const auto y = static_cast<int32_t>(b_steps);
+  return GridSum{x, y, -a.zero_point * x - b.zero_point * y, std::ldexp(1.0f, exponent)};
+}
+
 class Add final : public Binary {
  public:
-  explicit Add(const Blueprint& blueprint) : Binary(blueprint), ratio_(blueprint.node.multiplier) {}
+  explicit Add(const Blueprint& blueprint)
+      : Binary(blueprint),
+        ratio_(blueprint.node.multiplier),
+        on_grid_(OnGrid({nullptr, a_.map.zero_point, ratio_[0]},
+                        {nullptr, b_.map.zero_point, ratio_[1]}, rounding_)) {}
 
  protected:
   void Elements(const uint8_t* a, const uint8_t* b, int32_t count, uint8_t* out) const override {
+    if (on_grid_) return loops_.add_on_grid(*on_grid_, a, b, count, rounding_, out);
     loops_.add({a, a_.map.zero_point, ratio_[0]}, {b, b_.map.zero_point, ratio_[1]}, count,
                rounding_, out);
   }
 
  private:
   std::vector<float> ratio_;
+  std::optional<GridSum> on_grid_;
 };
 
 class Mul final : public Binary {

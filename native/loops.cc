@@ -155,6 +155,121 @@ void Add(const Operand& a, const Operand& b, int32_t count, const Rounding& roun
 
 #endif
 
+// Elements from `first` on.
+inline void AddOnGridFrom(int32_t first, const GridSum& sum, const uint8_t* a, const uint8_t* b,
+                          int32_t count, const Rounding& rounding, uint8_t* out) {
+  const GridSum s = sum;
+  const Rounding r = rounding;
+  THINMAPS_INDEPENDENT
+  for (int32_t i = first; i < count; ++i) {
+    const int32_t steps = a[i] * s.a_steps + b[i] * s.b_steps + s.bias;
+    out[i] = RoundToByte(static_cast<float>(steps) * s.grid, r);
+  }
+}
+
+#if defined(__AVX512VNNI__)
+
+// 16 rounded sums from 16 pairs of words.
+struct PairsToSums {
+  __m512i steps, bias;
+  __m512 grid;
+
+  explicit PairsToSums(const GridSum& sum)
+      : steps(_mm512_set1_epi32(sum.b_steps << 16 | sum.a_steps)),
+        bias(_mm512_set1_epi32(sum.bias)),
+        grid(_mm512_set1_ps(sum.grid)) {}
+
+  __m512i Of(__m512i pairs) const {
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(bias, pairs, steps));
+    return _mm512_cvt_roundps_epi32(_mm512_mul_ps(whole, grid), 8);  // to nearest, no exceptions
+  }
+
+  // 32 words from 32 pairs of bytes. Unpacking and packing both keep to lanes of 16 bytes.
+  __m512i Words(__m512i pairs) const {
+    const __m512i zero = _mm512_setzero_si512();
+    return _mm512_packs_epi32(Of(_mm512_unpacklo_epi8(pairs, zero)),
+                              Of(_mm512_unpackhi_epi8(pairs, zero)));
+  }
+};
+
+void AddOnGrid(const GridSum& sum, const uint8_t* a, const uint8_t* b, int32_t count,
+               const Rounding& rounding, uint8_t* out) {
+  const PairsToSums sums(sum);
+  const auto bound = [&](float value) {
+    return _mm512_set1_epi8(static_cast<char>(static_cast<int32_t>(value) + rounding.after));
+  };
+  const __m512i low = bound(rounding.low);
+  const __m512i high = bound(rounding.high);
+  const __m512i after = _mm512_set1_epi16(static_cast<int16_t>(rounding.after));
+  for (int32_t i = 0; i < count; i += 64) {
+    const __mmask64 mask = First(count - i);
+    const __m512i x = _mm512_maskz_loadu_epi8(mask, a + i);
+    const __m512i y = _mm512_maskz_loadu_epi8(mask, b + i);
+    const __m512i lower = sums.Words(_mm512_unpacklo_epi8(x, y));
+    const __m512i upper = sums.Words(_mm512_unpackhi_epi8(x, y));
+    const __m512i bytes =
+        _mm512_packus_epi16(_mm512_adds_epi16(lower, after), _mm512_adds_epi16(upper, after));
+    const __m512i clamped = _mm512_min_epu8(_mm512_max_epu8(bytes, low), high);
+    _mm512_mask_storeu_epi8(out + i, mask, clamped);
+  }
+}
+
+#elif defined(__AVX2__)
+
+// As above, half as wide.
+struct PairsToSums {
+  __m256i steps, bias;
+  __m256 grid;
+
+  explicit PairsToSums(const GridSum& sum)
+      : steps(_mm256_set1_epi32(sum.b_steps << 16 | sum.a_steps)),
+        bias(_mm256_set1_epi32(sum.bias)),
+        grid(_mm256_set1_ps(sum.grid)) {}
+
+  __m256i Of(__m256i pairs) const {
+    const __m256i whole = _mm256_add_epi32(_mm256_madd_epi16(pairs, steps), bias);
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(whole), grid));
+  }
+
+  __m256i Words(__m256i pairs) const {
+    const __m256i zero = _mm256_setzero_si256();
+    return _mm256_packs_epi32(Of(_mm256_unpacklo_epi8(pairs, zero)),
+                              Of(_mm256_unpackhi_epi8(pairs, zero)));
+  }
+};
+
+void AddOnGrid(const GridSum& sum, const uint8_t* a, const uint8_t* b, int32_t count,
+               const Rounding& rounding, uint8_t* out) {
+  const PairsToSums sums(sum);
+  const auto bound = [&](float value) {
+    return _mm256_set1_epi8(static_cast<char>(static_cast<int32_t>(value) + rounding.after));
+  };
+  const __m256i low = bound(rounding.low);
+  const __m256i high = bound(rounding.high);
+  const __m256i after = _mm256_set1_epi16(static_cast<int16_t>(rounding.after));
+  int32_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + i));
+    const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + i));
+    const __m256i lower = sums.Words(_mm256_unpacklo_epi8(x, y));
+    const __m256i upper = sums.Words(_mm256_unpackhi_epi8(x, y));
+    const __m256i bytes =
+        _mm256_packus_epi16(_mm256_adds_epi16(lower, after), _mm256_adds_epi16(upper, after));
+    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, low), high);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), clamped);
+  }
+  AddOnGridFrom(i, sum, a, b, count, rounding, out);
+}
+
+#else
+
+void AddOnGrid(const GridSum& sum, const uint8_t* a, const uint8_t* b, int32_t count,
+               const Rounding& rounding, uint8_t* out) {
+  AddOnGridFrom(0, sum, a, b, count, rounding, out);
+}
+
+#endif
+
 void Multiply(const Operand& a, const Operand& b, float multiplier, int32_t count,
               const Rounding& rounding, uint8_t* out) {
   const Operand x = a;
@@ -183,8 +298,8 @@ void Blend(const uint8_t* const* corners, const int32_t* weights, int32_t channe
 }  // namespace
 
 extern const Loops THINMAPS_LOOPS;
-const Loops THINMAPS_LOOPS = {Depthwise, kDepthwiseBlock, Lookup, LookupThree,
-                              Largest,   Accumulate,      Scale,  Add,
-                              Multiply,  Quantise,        Blend};
+const Loops THINMAPS_LOOPS = {Depthwise, kDepthwiseBlock, Lookup,   LookupThree,
+                              Largest,   Accumulate,      Scale,    Add,
+                              AddOnGrid, Multiply,        Quantise, Blend};
 
 }  // namespace thinmaps

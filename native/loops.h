@@ -35,6 +35,16 @@ struct Operand {
   float ratio;
 };
 
+// A sum of two operands whose ratios are multiples of one power of two:
+// fl(fl((a - za) * ra) + fl((b - zb) * rb)) = (a * a_steps + b * b_steps + bias) * grid, where
+// nothing is rounded, as both steps are below 2^15, so that all of it has at most 24 bits.
+struct GridSum {
+  int32_t a_steps;
+  int32_t b_steps;
+  int32_t bias;
+  float grid;  // at most 2^-8, so that rounded sums fit 16 bits
+};
+
 // Pixels of an output row whose windows lie in the map, or a single pixel with padding.
 struct DepthwiseRow {
   const uint8_t* const* taps;  // of the first pixel
@@ -76,6 +86,10 @@ struct Loops {
   // out[i] = Rounding of fl(fl((a[i] - za) * ra) + fl((b[i] - zb) * rb)).
   void (*add)(const Operand& a, const Operand& b, int32_t count, const Rounding& rounding,
               uint8_t* out);
+
+  // The same for a sum on a grid; `rounding.before` is 0.
+  void (*add_on_grid)(const GridSum& sum, const uint8_t* a, const uint8_t* b, int32_t count,
+                      const Rounding& rounding, uint8_t* out);
 
   // out[i] = Rounding of fl((a[i] - za) * (b[i] - zb)) * multiplier.
   void (*multiply)(const Operand& a, const Operand& b, float multiplier, int32_t count,

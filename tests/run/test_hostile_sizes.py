@@ -109,9 +109,13 @@ def sums(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
     del random
     other = MapSpec(*x.shape, 0.5, 3)
     single = MapSpec(1, 1, x.channels, 0.5, 3)
-    ratio = np.float32([0.5, 1])
-    for pair in ((x, other), (x, single)):
-        yield op.Add(ratio, 3, 250), pair, MapSpec(*x.shape, 0.5, 12)
+    # On a grid, its finest step, one with large steps, one too large, and off any.
+    fine = 2.0**-14
+    ratios = [(0.5, 1), (fine, 1 - fine), (64 - 2**-8, 2**-8), (200, 3), (0.3, 0.7)]
+    for ratio in np.float32(ratios):
+        for pair in ((x, other), (x, single)):
+            yield op.Add(ratio, 3, 250), pair, MapSpec(*x.shape, 0.5, 12)
+    yield op.Add(np.float32([0.5, 0.25]), 0, 255), (x, other), MapSpec(*x.shape, 0.5, 7)
 
 
 def products(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
