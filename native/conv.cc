@@ -79,6 +79,7 @@ struct Packer {
   const NodeDescription& node;
   const Shape& shape;
   int32_t zero_point;
+  bool sorts_quads;
   Filters& filters;
 
   int32_t Weight(int32_t output, const Source& source) const {
@@ -108,6 +109,11 @@ struct Packer {
       }
       filters.bias.push_back(static_cast<int32_t>(bias));
     }
+    if (!sorts_quads) return;
+    for (const Piece& piece : phase.pieces) {
+      int8_t* quads = filters.weights.data() + start + piece.filters;
+      filters.orders.push_back(SortQuads(quads, WholeQuads(piece.bytes) / kQuad));
+    }
   }
 
   template <typename T>
@@ -120,20 +126,23 @@ struct Packer {
 };
 
 // Other instruction sets, and maps with gaps between pixels, need other layouts.
-std::string LayoutOf(const Phase& phase) {
-  return std::to_string(phase.pieces.size()) + " pieces of " + std::to_string(phase.block_bytes);
+std::string LayoutOf(const Phase& phase, bool sorts_quads) {
+  return std::to_string(phase.pieces.size()) + " pieces of " + std::to_string(phase.block_bytes) +
+         (sorts_quads ? ", sorted" : "");
 }
 
 std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, const Shape& shape,
                                     const std::vector<Phase>& phases) {
-  const std::string layout = LayoutOf(phases[0]);
+  const bool sorts_quads = blueprint.conv_loops.sorts_quads;
+  const std::string layout = LayoutOf(phases[0], sorts_quads);
   if (auto shared = SharedFilters(blueprint, layout)) return shared;
   auto filters = std::make_shared<Filters>();
   size_t bytes = 0;
   for (const Phase& phase : phases) bytes += static_cast<size_t>(phase.block_bytes);
   filters->weights.reserve(static_cast<size_t>(shape.blocks()) * bytes);
-  Packer packer{blueprint.node, shape, blueprint.input(0).zero_point, *filters};
+  Packer packer{blueprint.node, shape, blueprint.input(0).zero_point, sorts_quads, *filters};
   for (const Phase& phase : phases) {
+    filters->phase_orders.push_back(filters->orders.size());
     filters->phase_offset.push_back(filters->weights.size());
     for (int32_t block = 0; block < shape.blocks(); ++block) packer.PackBlock(phase, block);
   }
@@ -275,6 +284,7 @@ class Convolution final : public Kernel {
         .filters = filters_->weights.data() + filters_->phase_offset[index] +
                    first_block * static_cast<size_t>(phase.block_bytes),
         .block_filters = phase.block_bytes,
+        .orders = loops_.sorts_quads ? Orders(index, first_block) : nullptr,
         .far_filters = filters_->weights.size() > kNearFilters,
         .bias = filters_->bias.data() + phase_block * kBlockChannels,
         .multiplier = filters_->multiplier.data() + first_block * kBlockChannels,
@@ -284,6 +294,11 @@ class Convolution final : public Kernel {
         .out = out,
         .out_step = ptrdiff_t{across_.phases} * output.pixel_bytes,
     });
+  }
+
+  const QuadOrder* Orders(size_t phase, size_t block) const {
+    const size_t first = filters_->phase_orders[phase] + block * phases_[phase].pieces.size();
+    return filters_->orders.data() + first;
   }
 
   static size_t Index(int32_t i) { return static_cast<size_t>(i); }

@@ -9,6 +9,10 @@
 #include "conv_tile.h"
 #include "rounding.h"
 
+#if defined(__AVX2__)
+#include "rounding_avx2.h"
+#endif
+
 namespace thinmaps {
 namespace {
 
@@ -21,8 +25,8 @@ struct Source {
 #if defined(__AVX512BW__)
 
 // buffer[p][i] = inside the row ? row[start + p * step + i] : zero point
-inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int32_t count,
-                  uint8_t* buffer) {
+inline void Stage(const ConvRow& conv, const Piece&, const uint8_t* row, ptrdiff_t start,
+                  int32_t count, uint8_t* buffer) {
   const __m512i padding = _mm512_loadu_si512(conv.padding);
   for (int32_t p = 0; p < count; ++p, start += conv.step, buffer += kPieceBytes) {
     if (start >= 0 && start + kPieceBytes <= conv.row_bytes) {
@@ -39,12 +43,20 @@ inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int3
 
 #else
 
-inline void Stage(const ConvRow& conv, const uint8_t* row, ptrdiff_t start, int32_t count,
-                  uint8_t* buffer) {
+// Bytes past those that `piece` reads are left as they are.
+inline void Stage(const ConvRow& conv, const Piece& piece, const uint8_t* row, ptrdiff_t start,
+                  int32_t count, uint8_t* buffer) {
+  const int32_t bytes = BytesRead(conv, piece);
   for (int32_t p = 0; p < count; ++p, start += conv.step, buffer += kPieceBytes) {
-    for (int32_t i = 0; i < kPieceBytes; ++i) {
-      const bool inside = start + i >= 0 && start + i < conv.row_bytes;
-      buffer[i] = inside ? row[start + i] : conv.padding[0];
+    if (start >= 0 && start + kPieceBytes <= conv.row_bytes) {
+      __builtin_memcpy(buffer, row + start, kPieceBytes);
+    } else if (start + bytes <= 0 || start >= conv.row_bytes) {
+      __builtin_memcpy(buffer, conv.padding, kPieceBytes);
+    } else {
+      for (int32_t i = 0; i < bytes; ++i) {
+        const bool inside = start + i >= 0 && start + i < conv.row_bytes;
+        buffer[i] = inside ? row[start + i] : conv.padding[0];
+      }
     }
   }
 }
@@ -62,7 +74,7 @@ inline Source Find(const ConvRow& conv, const Piece& piece, ptrdiff_t first, int
   const ptrdiff_t last = start + (kPixels - 1) * conv.step;
   if (start >= 0 && last + BytesRead(conv, piece) <= conv.row_bytes)
     return {row + start, conv.step};
-  Stage(conv, row, start, count, buffer);
+  Stage(conv, piece, row, start, count, buffer);
   return {buffer, kPieceBytes};
 }
 
@@ -145,36 +157,60 @@ void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* ou
 
 constexpr int32_t kFinishVectors = 1;
 
-// byte = Rounding of fl(sum + bias) * multiplier, or that product itself for a float32 head.
+void StoreBytes(const uint8_t* bytes, int32_t count, uint8_t* out) {
+  if (count == kBlockChannels) {
+    __builtin_memcpy(out, bytes, kBlockChannels);
+  } else {
+    __builtin_memcpy(out, bytes, static_cast<size_t>(count));
+  }
+}
+
+// A float32 head: out = fl(sum + bias) * multiplier.
+void FinishFloats(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
+  for (int32_t p = 0; p < count; ++p, sums += kBlockChannels, out += conv.out_step) {
+    float values[kBlockChannels];
+    for (int32_t k = 0; k < kBlockChannels; ++k) {
+      values[k] = static_cast<float>(sums[k] + conv.bias[k]) * conv.multiplier[k];
+    }
+    __builtin_memcpy(out, values, static_cast<size_t>(conv.channels) * sizeof(float));
+  }
+}
+
+// byte = Rounding of fl(sum + bias) * multiplier.
 template <int kBlocks>
 void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* out) {
-  constexpr int32_t kChannels = kBlocks * kBlockChannels;
+  static_assert(kBlocks == 1);
+  if (conv.is_float) return FinishFloats(conv, sums, count, out);
+  const int32_t channels = conv.channels;
+  const ptrdiff_t out_step = conv.out_step;
+  alignas(16) uint8_t bytes[kBlockChannels];
+#if defined(__AVX2__)
+  const VectorRounding rounding(conv.rounding);
+  const auto* bias = reinterpret_cast<const __m256i*>(conv.bias);
+  const __m256i biases[2] = {bias[0], bias[1]};
+  const __m256 multiplier[2] = {_mm256_loadu_ps(conv.multiplier),
+                                _mm256_loadu_ps(conv.multiplier + 8)};
+  for (int32_t p = 0; p < count; ++p, sums += kBlockChannels, out += out_step) {
+    const auto* from = reinterpret_cast<const __m256i*>(sums);
+    const __m256i sum[2] = {_mm256_add_epi32(from[0], biases[0]),
+                            _mm256_add_epi32(from[1], biases[1])};
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes), rounding.Bytes(sum, multiplier));
+    StoreBytes(bytes, channels, out);
+  }
+#else
   const Rounding rounding = conv.rounding;
   const int32_t* bias = conv.bias;
   const float* multiplier = conv.multiplier;
-  const auto channels = static_cast<size_t>(conv.channels);
-  for (int32_t p = 0; p < count; ++p, sums += kChannels, out += conv.out_step) {
-    if (conv.is_float) {
-      float values[kChannels];
-      for (int32_t k = 0; k < kChannels; ++k) {
-        values[k] = static_cast<float>(sums[k] + bias[k]) * multiplier[k];
-      }
-      __builtin_memcpy(out, values, channels * sizeof(float));
-      continue;
-    }
-    uint8_t bytes[kChannels];
+  for (int32_t p = 0; p < count; ++p, sums += kBlockChannels, out += out_step) {
 #if !defined(__clang__)
 #pragma GCC unroll 1  // unrolled, g++ would not see a vector in it
 #endif
-    for (int32_t k = 0; k < kChannels; ++k) {
+    for (int32_t k = 0; k < kBlockChannels; ++k) {
       bytes[k] = RoundToByte(static_cast<float>(sums[k] + bias[k]) * multiplier[k], rounding);
     }
-    if (channels == kChannels) {
-      __builtin_memcpy(out, bytes, kChannels);
-    } else {
-      __builtin_memcpy(out, bytes, channels);
-    }
+    StoreBytes(bytes, channels, out);
   }
+#endif
 }
 
 #endif
@@ -214,7 +250,7 @@ inline Source Gather(const ConvRow& conv, const Piece& piece, const Pixels& pixe
     const uint8_t* under = conv.rows[row * conv.window_rows + piece.row];
     const auto bytes = static_cast<size_t>(count) * kPieceBytes;
     if (under != nullptr) {
-      Stage(conv, under, conv.first + first * conv.step + piece.offset, count, to);
+      Stage(conv, piece, under, conv.first + first * conv.step + piece.offset, count, to);
     } else {
       __builtin_memset(to, conv.padding[0], bytes);
     }
@@ -242,7 +278,7 @@ void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
     if (far && p == 0) FetchAhead(conv, piece, kBlocks);
     const Source x = alone ? Find<kPixels>(conv, piece, first, count, buffer)
                            : Gather(conv, piece, pixels, buffer);
-    tile.Multiply(x.bytes, x.step, piece.bytes, conv.filters + piece.filters, conv.block_filters);
+    tile.Multiply(conv, i, x.bytes, x.step);
   }
   tile.Store(sums);
   __builtin_memset(sums + kPixels * kPixelSums, 0, kPast * sizeof(int32_t));
@@ -284,7 +320,7 @@ void Row(const ConvRow& conv) {
 }  // namespace
 
 extern const ConvLoops THINMAPS_CONV_LOOPS;
-const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles,  Row,        StopTiles,
-                                       kMostBlocks, kNarrowRow, kWholePieces};
+const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles, Row,         StopTiles,   kMostBlocks,
+                                       kNarrowRow, kSortsQuads, kWholePieces};
 
 }  // namespace thinmaps

@@ -13,6 +13,7 @@
 
 #include "isa.h"
 #include "loops.h"
+#include "quad_order.h"
 
 namespace thinmaps {
 
@@ -41,6 +42,7 @@ struct ConvRow {
   int32_t blocks;           // 1 to ConvLoops::blocks
   const int8_t* filters;    // of the first block: [piece][quad][kBlockChannels][kQuad]
   ptrdiff_t block_filters;  // from a block's filters to the next one's
+  const QuadOrder* orders;  // of the first block's pieces, where ConvLoops::sorts_quads
   bool far_filters;         // too many to be in the cache still: worth fetching ahead
 
   const int32_t* bias;
@@ -61,6 +63,7 @@ struct ConvLoops {
   void (*stop)();
   int32_t blocks;     // that a row can do at once
   int32_t narrow;     // rows of so few pixels are worth being done together
+  bool sorts_quads;   // a row's blocks need a QuadOrder for every piece
   bool equal_pieces;  // every piece is filled up with zeros to the longest
 };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sums of a tile, kPixels pixels by kBlocks blocks of 16 output channels, in registers.
 //
-// Multiply: sums[p][b][k] += sum over i < bytes of x[p * step + i] * filters[b][i / 4][k][i % 4].
-// For files that are compiled per instruction set: internal linkage, intrinsics only. Filters are
-// zero past `bytes`, so that what is read there does not count.
+// Multiply, for piece i of a row: sums[p][b][k] += sum over its bytes j of x[p * step + j] *
+// filters[b][j / 4][k][j % 4]. For files that are compiled per instruction set: internal linkage,
+// intrinsics only. Filters are zero past `bytes`, so that what is read there does not count.
 //
 // Cost per core at 3.5 GHz, at best: AMX 3700, VNNI 430, AVX2 110 billion products a second.
 #pragma once
@@ -32,6 +32,7 @@ constexpr int32_t kTileStep = 16;
 constexpr int32_t kNarrowRow = 8;
 constexpr int32_t kMostBlocks = 2;
 constexpr bool kWholePieces = true;
+constexpr bool kSortsQuads = false;
 constexpr ptrdiff_t kTileRows = 16;
 
 // What ldtilecfg reads.
@@ -87,12 +88,12 @@ struct Tile {
     if constexpr (kTall && kPair) ZeroTile<3>();
   }
 
-  void Multiply(const uint8_t* x, ptrdiff_t step, int32_t, const int8_t* filters,
-                ptrdiff_t block_filters) {
+  void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t step) {
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
     LoadTile<6>(filters, kPieceBytes);
     LoadTile<4>(x, step);
     MultiplyTiles<0, 4, 6>();
-    if constexpr (kPair) LoadTile<7>(filters + block_filters, kPieceBytes);
+    if constexpr (kPair) LoadTile<7>(filters + conv.block_filters, kPieceBytes);
     if constexpr (kPair) MultiplyTiles<1, 4, 7>();
     if constexpr (kTall) LoadTile<5>(x + kTileRows * step, step);
     if constexpr (kTall) MultiplyTiles<2, 5, 6>();
@@ -131,6 +132,7 @@ inline int32_t BytesRead(const ConvRow&, const Piece& piece) {
 
 constexpr int32_t kWidePixels = 24;
 constexpr int32_t kWidePairPixels = 14;
+constexpr bool kSortsQuads = false;
 constexpr int32_t kTileStep = 2;
 constexpr int32_t kNarrowRow = 7;
 constexpr int32_t kMostBlocks = 2;
@@ -148,9 +150,11 @@ struct Tile {
     }
   }
 
-  void Multiply(const uint8_t* x, ptrdiff_t step, int32_t bytes, const int8_t* filters,
-                ptrdiff_t block_filters) {
-    for (int32_t i = 0; i < bytes; i += kQuad, x += kQuad, filters += kQuadBytes) {
+  void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t step) {
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
+    const ptrdiff_t block_filters = conv.block_filters;
+    const int32_t bytes = conv.pieces[i].bytes;
+    for (int32_t j = 0; j < bytes; j += kQuad, x += kQuad, filters += kQuadBytes) {
       __m512i filter[kBlocks];
       THINMAPS_UNROLL
       for (int b = 0; b < kBlocks; ++b) filter[b] = _mm512_loadu_si512(filters + b * block_filters);
@@ -178,47 +182,95 @@ struct Tile {
 
 #elif defined(__AVX2__)
 
-constexpr int32_t kWidePixels = 2;
+constexpr int32_t kWidePixels = 6;
+constexpr int32_t kWidePairPixels = 6;
 constexpr int32_t kTileStep = 1;
-constexpr int32_t kNarrowRow = 1;
-constexpr int32_t kWidePairPixels = 1;
+constexpr int32_t kNarrowRow = 3;
 constexpr int32_t kMostBlocks = 1;
+constexpr bool kSortsQuads = true;
 
-// Bytes are widened to 16 bits and multiplied in pairs (vpmaddwd): a sum of two byte products
-// does not fit the 16 bits of vpmaddubsw. A vector of sums holds 4 channels x 2 halves.
+// Two vectors hold the 16 sums of a pixel. Quads go the ways of quad_order.h.
 template <int kPixels, int kBlocks>
 struct Tile {
-  __m256i sum[kPixels][4];
+  static constexpr int kVectors = 2;
+  static constexpr ptrdiff_t kVectorBytes = 32;
+  __m256i sum[kPixels][kVectors];
 
   void Clear() {
+    THINMAPS_UNROLL
     for (int p = 0; p < kPixels; ++p) {
-      for (int k = 0; k < 4; ++k) sum[p][k] = _mm256_setzero_si256();
+      THINMAPS_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[p][v] = _mm256_setzero_si256();
     }
   }
 
-  void Multiply(const uint8_t* x, ptrdiff_t step, int32_t bytes, const int8_t* filters, ptrdiff_t) {
-    for (int32_t i = 0; i < bytes; i += kQuad, x += kQuad, filters += kQuadBytes) {
-      __m256i quad[kPixels];
-      for (int p = 0; p < kPixels; ++p) {
-        const __m128i narrow = _mm_cvtsi32_si128(LoadFour(x + p * step));
-        quad[p] = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(narrow));
-      }
-      for (int k = 0; k < 4; ++k) {
-        const auto* narrow = reinterpret_cast<const __m128i*>(filters + 16 * k);
-        const __m256i filter = _mm256_cvtepi8_epi16(_mm_loadu_si128(narrow));
-        for (int p = 0; p < kPixels; ++p) {
-          sum[p][k] = _mm256_add_epi32(sum[p][k], _mm256_madd_epi16(quad[p], filter));
-        }
+  void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t step) {
+    const QuadOrder& order = conv.orders[i];
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
+    int32_t n = 0;
+    for (; n < order.plain; ++n, filters += kQuadBytes) {
+      AddShort(x + order.offset[n], step, filters, [](__m256i quad) { return quad; });
+    }
+    for (; n < order.shorts; ++n, filters += kQuadBytes) {
+      const __m256i bytes = _mm256_set1_epi32(kOrderOfBytes[order.way[n]]);
+      AddShort(x + order.offset[n], step, filters,
+               [&](__m256i quad) { return _mm256_shuffle_epi8(quad, bytes); });
+    }
+    for (; n < order.quads; ++n, filters += kQuadBytes) {
+      AddWidened(x + order.offset[n], step, filters);
+    }
+  }
+
+  template <typename Order>
+  void AddShort(const uint8_t* x, ptrdiff_t step, const int8_t* filters, Order ordered) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    THINMAPS_UNROLL
+    for (int p = 0; p < kPixels; ++p) {
+      const __m256i quad = ordered(_mm256_set1_epi32(LoadFour(x + p * step)));
+      THINMAPS_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256i pairs = _mm256_maddubs_epi16(quad, Load(filters + v * kVectorBytes));
+        sum[p][v] = _mm256_add_epi32(sum[p][v], _mm256_madd_epi16(pairs, ones));
       }
     }
+  }
+
+  // Bytes 0 and 2, then 1 and 3, in 16 bits.
+  void AddWidened(const uint8_t* x, ptrdiff_t step, const int8_t* filters) {
+    const __m256i low_bytes = _mm256_set1_epi16(0xFF);
+    __m256i even[kVectors];
+    __m256i odd[kVectors];
+    THINMAPS_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i filter = Load(filters + v * kVectorBytes);
+      even[v] = _mm256_srai_epi16(_mm256_slli_epi16(filter, 8), 8);
+      odd[v] = _mm256_srai_epi16(filter, 8);
+      // Registers are for sums.
+      asm volatile("" : "+m"(even[v]), "+m"(odd[v]));
+    }
+    THINMAPS_UNROLL
+    for (int p = 0; p < kPixels; ++p) {
+      const __m256i quad = _mm256_set1_epi32(LoadFour(x + p * step));
+      const __m256i x_even = _mm256_and_si256(quad, low_bytes);
+      const __m256i x_odd = _mm256_srli_epi16(quad, 8);
+      THINMAPS_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sum[p][v] = _mm256_add_epi32(sum[p][v], _mm256_madd_epi16(x_even, even[v]));
+        sum[p][v] = _mm256_add_epi32(sum[p][v], _mm256_madd_epi16(x_odd, odd[v]));
+      }
+    }
+  }
+
+  static __m256i Load(const int8_t* filters) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(filters));
   }
 
   void Store(int32_t* sums) {
+    THINMAPS_UNROLL
     for (int p = 0; p < kPixels; ++p) {
-      for (int k = 0; k < 4; k += 2, sums += 8) {
-        const __m256i halves = _mm256_hadd_epi32(sum[p][k], sum[p][k + 1]);
-        const __m256i ordered = _mm256_permute4x64_epi64(halves, _MM_SHUFFLE(3, 1, 2, 0));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), ordered);
+      THINMAPS_UNROLL
+      for (int v = 0; v < kVectors; ++v, sums += 8) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(sums), sum[p][v]);
       }
     }
   }
@@ -231,6 +283,7 @@ constexpr int32_t kTileStep = 1;
 constexpr int32_t kNarrowRow = 0;
 constexpr int32_t kWidePairPixels = 1;
 constexpr int32_t kMostBlocks = 1;
+constexpr bool kSortsQuads = false;
 
 // As for AVX2; a vector of sums holds 2 channels x 2 halves.
 template <int kPixels, int kBlocks>
@@ -241,8 +294,10 @@ struct Tile {
     for (__m128i& each : sum) each = _mm_setzero_si128();
   }
 
-  void Multiply(const uint8_t* x, ptrdiff_t, int32_t bytes, const int8_t* filters, ptrdiff_t) {
-    for (int32_t i = 0; i < bytes; i += kQuad, x += kQuad, filters += kQuadBytes) {
+  void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t) {
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
+    const int32_t bytes = conv.pieces[i].bytes;
+    for (int32_t j = 0; j < bytes; j += kQuad, x += kQuad, filters += kQuadBytes) {
       const __m128i half = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(LoadFour(x)));
       const __m128i quad = _mm_unpacklo_epi64(half, half);
       for (int k = 0; k < 8; ++k) {
@@ -267,6 +322,7 @@ constexpr int32_t kTileStep = 1;
 constexpr int32_t kNarrowRow = 0;
 constexpr int32_t kWidePairPixels = 1;
 constexpr int32_t kMostBlocks = 1;
+constexpr bool kSortsQuads = false;
 
 template <int kPixels, int kBlocks>
 struct Tile {
@@ -276,8 +332,10 @@ struct Tile {
     for (int32_t& each : sum) each = 0;
   }
 
-  void Multiply(const uint8_t* x, ptrdiff_t, int32_t bytes, const int8_t* filters, ptrdiff_t) {
-    for (int32_t i = 0; i < bytes; i += kQuad, x += kQuad) {
+  void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t) {
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
+    const int32_t bytes = conv.pieces[i].bytes;
+    for (int32_t j = 0; j < bytes; j += kQuad, x += kQuad) {
       for (int k = 0; k < kBlockChannels; ++k, filters += kQuad) {
         sum[k] += filters[0] * x[0] + filters[1] * x[1] + filters[2] * x[2] + filters[3] * x[3];
       }

@@ -32,10 +32,13 @@ struct Filters final : Packed {
   std::vector<int8_t, LineAllocator<int8_t>> weights;
   std::vector<int32_t, LineAllocator<int32_t>> bias;
   std::vector<float, LineAllocator<float>> multiplier;
-  uint64_t fingerprint = 0;  // of what they were packed from
+  std::vector<size_t> phase_orders;
+  std::vector<QuadOrder> orders;  // [phase][block][piece], where quads are sorted
+  uint64_t fingerprint = 0;       // of what they were packed from
 
   size_t bytes() const {
-    return weights.size() + bias.size() * sizeof(int32_t) + multiplier.size() * sizeof(float);
+    return weights.size() + orders.size() * sizeof(QuadOrder) + bias.size() * sizeof(int32_t) +
+           multiplier.size() * sizeof(float);
   }
 };
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from one_operator import check, filters
+from one_operator import check, check_network, filters
 
 from thinmaps.graph import operators as op
+from thinmaps.graph.network import Network, Node
 from thinmaps.types import MapSpec
 
 
@@ -63,6 +64,25 @@ def test_narrow_maps_whose_rows_are_done_together_equal_the_definition(
     node = op.Conv(window, 1, **filters(random, outputs, inputs, window.kernel))
     y = MapSpec(rows, columns, outputs, 0.5, 12)
     check(node, MapSpec(height, width, inputs, 0.25, zero_point), y, seed=width)
+
+
+@pytest.mark.parametrize("sums", [(127, 128, 128), (128, 129, 129), (100, 128, 140), (255, 129, 1)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_of_two_products_that_nearly_leave_sixteen_bits_are_exact(
+    sums: tuple[int, int, int], sign: int
+) -> None:
+    # In each quad, filters of bytes 0 and 1, 0 and 2, 0 and 3 have these sums: every pairing that
+    # fits 16 bits, or just does not, and quads that no pairing makes fit.
+    random = np.random.default_rng(sums[0])
+    first = random.integers(64, 128, (20, 16))
+    quads = np.stack([first, *(total - first for total in sums)], axis=-1)
+    values = filters(random, 20, 64, (1, 1))
+    values["weights"] = (sign * quads).clip(-128, 127).astype(np.int8).reshape(20, 64, 1, 1)
+    values["multiplier"] /= np.float32(16)
+    maps = {"x": MapSpec(4, 13, 64), "y": MapSpec(4, 13, 20, 0.5, 128)}
+    node = Node("conv", op.Conv(op.Window((1, 1)), 1, **values), ("x",), "y")
+    pixels = random.choice(np.array([0, 254, 255], np.uint8), maps["x"].shape)
+    check_network(Network((node,), maps, ("x",), ("y",)), {"x": pixels})
 
 
 @pytest.mark.parametrize("channels", [1, 4, 16, 32, 48, 64, 70, 128, 144])
