@@ -28,7 +28,7 @@ Spare bits are 0, and each block has the one form that the encoder gives it, so 
 exactly one payload.
 
 Size: worst case half a byte per block more than raw, less where steps leave fewer symbols. On all
-maps of three networks, lossless, it comes to 94 to 100 % of what their symbols' entropy allows.
+maps of three networks, lossless, it comes to 93 to 101 % of what their symbols' entropy allows.
 Cost: some 45 vector operations per 64 elements each way, most of them to turn pixels into channels
 and to close up what is packed.
 
