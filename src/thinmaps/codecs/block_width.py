@@ -178,12 +178,12 @@ def _encode_block(symbols: UInt8Array) -> tuple[int, bytes, bytes]:
     if width == 0:
         return 0, b"", b""
     present = symbols != 0
-    plain = bits.pack(symbols, width).tobytes()
-    presence = bits.pack(present.astype(np.uint8), 1).tobytes()
-    sparse = bits.pack(symbols[present], width).tobytes()
-    if len(presence) + len(sparse) < len(plain):
-        return width + SPARSE, presence, sparse
-    return width, b"", plain
+    stored = int(np.count_nonzero(present))
+    sparse_bytes = bits.packed_bytes(symbols.size, 1) + bits.packed_bytes(stored, width)
+    if sparse_bytes >= bits.packed_bytes(symbols.size, width):
+        return width, b"", bits.pack(symbols, width).tobytes()
+    presence = bits.pack(present.astype(np.uint8), 1)
+    return width + SPARSE, presence.tobytes(), bits.pack(symbols[present], width).tobytes()
 
 
 def _decode_patch(stream: UInt8Array, blocks: UInt8Array) -> int:
