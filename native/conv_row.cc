@@ -242,9 +242,37 @@ struct Pixels {
   }
 };
 
-// As Find, for pixels of several rows.
-inline Source Gather(const ConvRow& conv, const Piece& piece, const Pixels& pixels,
-                     uint8_t* buffer) {
+#if defined(__AVX512VNNI__) && !defined(THINMAPS_AMX)
+
+// Multiplies a piece under pixels of several rows where they lie; only those that are partly
+// outside of a row are copied.
+template <int kPixels, int kBlocks>
+inline void MultiplyRows(Tile<kPixels, kBlocks>& tile, const ConvRow& conv, int32_t i,
+                         const Pixels& pixels, uint8_t* buffer) {
+  const Piece& piece = conv.pieces[i];
+  const int32_t bytes = BytesRead(conv, piece);
+  const uint8_t* x[kPixels];
+  const uint8_t** to = x;
+  pixels.ForRows(conv, [&](int32_t row, int32_t first, int32_t count) {
+    const uint8_t* under = conv.rows[row * conv.window_rows + piece.row];
+    ptrdiff_t start = conv.first + first * conv.step + piece.offset;
+    for (int32_t p = 0; p < count; ++p, start += conv.step, ++to) {
+      const bool outside = under == nullptr || start + bytes <= 0 || start >= conv.row_bytes;
+      *to = outside ? conv.padding : under + start;
+      if (outside || (start >= 0 && start + bytes <= conv.row_bytes)) continue;
+      Stage(conv, piece, under, start, 1, buffer);
+      *to = buffer;
+      buffer += kPieceBytes;
+    }
+  });
+  for (; to < x + kPixels; ++to) *to = conv.padding;
+  tile.MultiplyAt(conv, i, x);
+}
+
+#else
+
+// Copies the bytes of a piece under pixels of several rows, kPieceBytes apart.
+inline void Gather(const ConvRow& conv, const Piece& piece, const Pixels& pixels, uint8_t* buffer) {
   uint8_t* to = buffer;
   pixels.ForRows(conv, [&](int32_t row, int32_t first, int32_t count) {
     const uint8_t* under = conv.rows[row * conv.window_rows + piece.row];
@@ -256,8 +284,16 @@ inline Source Gather(const ConvRow& conv, const Piece& piece, const Pixels& pixe
     }
     to += bytes;
   });
-  return {buffer, kPieceBytes};
 }
+
+template <int kPixels, int kBlocks>
+inline void MultiplyRows(Tile<kPixels, kBlocks>& tile, const ConvRow& conv, int32_t i,
+                         const Pixels& pixels, uint8_t* buffer) {
+  Gather(conv, conv.pieces[i], pixels, buffer);
+  tile.Multiply(conv, i, buffer, kPieceBytes);
+}
+
+#endif
 
 // Pixels p .. p + count - 1 of all rows, at most kPixels.
 template <int kPixels, int kBlocks>
@@ -276,9 +312,12 @@ void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
     const Piece& piece = conv.pieces[i];
     if (alone && conv.rows[piece.row] == nullptr && conv.padding[0] == 0) continue;
     if (far && p == 0) FetchAhead(conv, piece, kBlocks);
-    const Source x = alone ? Find<kPixels>(conv, piece, first, count, buffer)
-                           : Gather(conv, piece, pixels, buffer);
-    tile.Multiply(conv, i, x.bytes, x.step);
+    if (alone) {
+      const Source x = Find<kPixels>(conv, piece, first, count, buffer);
+      tile.Multiply(conv, i, x.bytes, x.step);
+    } else {
+      MultiplyRows(tile, conv, i, pixels, buffer);
+    }
   }
   tile.Store(sums);
   __builtin_memset(sums + kPixels * kPixelSums, 0, kPast * sizeof(int32_t));

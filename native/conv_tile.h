@@ -152,19 +152,34 @@ struct Tile {
 
   void Multiply(const ConvRow& conv, int32_t i, const uint8_t* x, ptrdiff_t step) {
     const int8_t* filters = conv.filters + conv.pieces[i].filters;
-    const ptrdiff_t block_filters = conv.block_filters;
     const int32_t bytes = conv.pieces[i].bytes;
     for (int32_t j = 0; j < bytes; j += kQuad, x += kQuad, filters += kQuadBytes) {
-      __m512i filter[kBlocks];
+      AddQuad(conv, filters, [=](int p) { return x + p * step; });
+    }
+  }
+
+  // Pixels that lie anywhere.
+  void MultiplyAt(const ConvRow& conv, int32_t i, const uint8_t* const* x) {
+    const int8_t* filters = conv.filters + conv.pieces[i].filters;
+    const int32_t bytes = conv.pieces[i].bytes;
+    for (int32_t j = 0; j < bytes; j += kQuad, filters += kQuadBytes) {
+      AddQuad(conv, filters, [=](int p) { return x[p] + j; });
+    }
+  }
+
+  template <typename Place>
+  void AddQuad(const ConvRow& conv, const int8_t* filters, Place place) {
+    __m512i filter[kBlocks];
+    THINMAPS_UNROLL
+    for (int b = 0; b < kBlocks; ++b) {
+      filter[b] = _mm512_loadu_si512(filters + b * conv.block_filters);
+    }
+    THINMAPS_UNROLL
+    for (int p = 0; p < kPixels; ++p) {
+      const __m512i quad = _mm512_set1_epi32(LoadFour(place(p)));
       THINMAPS_UNROLL
-      for (int b = 0; b < kBlocks; ++b) filter[b] = _mm512_loadu_si512(filters + b * block_filters);
-      THINMAPS_UNROLL
-      for (int p = 0; p < kPixels; ++p) {
-        const __m512i quad = _mm512_set1_epi32(LoadFour(x + p * step));
-        THINMAPS_UNROLL
-        for (int b = 0; b < kBlocks; ++b) {
-          sum[p][b] = _mm512_dpbusd_epi32(sum[p][b], quad, filter[b]);
-        }
+      for (int b = 0; b < kBlocks; ++b) {
+        sum[p][b] = _mm512_dpbusd_epi32(sum[p][b], quad, filter[b]);
       }
     }
   }
