@@ -189,6 +189,11 @@ class BoundEngine {
 
   int64_t ArenaBytes() const { return engine_.model().arena_bytes(); }
 
+  std::vector<int64_t> EncodedBytes() const {
+    const auto counted = engine_.encoded_bytes();
+    return {counted.begin(), counted.end()};
+  }
+
   nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>> Arena() const {
     return {engine_.arena(), {static_cast<size_t>(ArenaBytes())}};
   }
@@ -292,6 +297,7 @@ void BindEngine(nb::module_& m) {
            "model"_a, "threads"_a, "externals"_a, "inputs"_a, "prefault"_a)
       .def("run", &BoundEngine::Run, "buffers"_a, "first"_a, "stop"_a)
       .def("profile", &BoundEngine::Profile, "buffers"_a)
+      .def_prop_ro("encoded_bytes", &BoundEngine::EncodedBytes)
       .def_prop_ro("arena", &BoundEngine::Arena, nb::rv_policy::reference_internal);
 }
 

@@ -4,6 +4,7 @@
 // A slot holds one unit's payload; for variable-rate codecs four bytes before it say how long it
 // is (little-endian).
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "codec.h"
@@ -58,7 +59,8 @@ class Coding {
   int32_t unit_rows() const { return unit_rows_; }
   size_t bytes() const { return tables_.size() + integers_.size() * sizeof(int32_t); }
 
-  void EncodeUnit(const MapView& raw, const MapView& encoded, int32_t first) const {
+  // Bytes stored, the length counted.
+  size_t EncodeUnit(const MapView& raw, const MapView& encoded, int32_t first) const {
     const uint8_t* rows[kMostUnitRows];
     const int32_t count = PointAtRows(raw, first, rows);
     uint8_t* slot = encoded.Row(first);
@@ -67,8 +69,9 @@ class Coding {
     // The slot holds the largest unit, so that encoding cannot fail.
     (void)kernel_->encode(spec_, {rows, count, raw.pixel_bytes}, {payload, Largest(count)},
                           &written);
-    if (!variable_) return;
+    if (!variable_) return written;
     for (size_t i = 0; i < kLengthBytes; ++i) slot[i] = static_cast<uint8_t>(written >> (8 * i));
+    return written + kLengthBytes;
   }
 
   void DecodeUnit(const MapView& raw, const MapView& encoded, int32_t first) const {
@@ -126,13 +129,18 @@ class UnitKernel final : public Kernel {
   void Run(const Memory& memory, Rows rows, Part part) const override {
     const int32_t unit_rows = coding_.unit_rows();
     const Range units = Share((rows.count + unit_rows - 1) / unit_rows, part);
+    size_t stored = 0;
     for (int32_t unit = units.first; unit < units.stop; ++unit) {
       const int32_t first = rows.first + unit * unit_rows;
       if constexpr (kEncodes) {
-        coding_.EncodeUnit(memory.maps[input_], memory.maps[output_], first);
+        stored += coding_.EncodeUnit(memory.maps[input_], memory.maps[output_], first);
       } else {
         coding_.DecodeUnit(memory.maps[output_], memory.maps[input_], first);
       }
+    }
+    if constexpr (kEncodes) {  // the parts of a step run at the same time
+      std::atomic_ref<int64_t> counted(memory.encoded_bytes[output_]);
+      counted.fetch_add(static_cast<int64_t>(stored), std::memory_order_relaxed);
     }
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine.h"
 
+#include <algorithm>
 #include <cfenv>
 #include <cstdlib>
 #include <cstring>
@@ -46,6 +47,7 @@ Engine::Engine(std::shared_ptr<const Model> model, int32_t threads, bool prefaul
       storage_(Zeros(static_cast<size_t>(model_->arena_bytes()) + kAlignment), std::free),
       arena_(Aligned(storage_.get())),
       views_(model_->ViewsIn(arena_)),
+      encoded_bytes_(model_->maps().size()),
       team_(threads) {
   if (prefault) std::memset(arena_, 0, static_cast<size_t>(model_->arena_bytes()));
 }
@@ -56,6 +58,7 @@ void Engine::Run(std::span<const External> externals, int32_t first, int32_t sto
     view.base = external.base;
     view.slots = external.slots;
   }
+  if (first == 0) std::fill(encoded_bytes_.begin(), encoded_bytes_.end(), 0);
   first_ = first;
   stop_ = stop;
   team_.Run([](void* self, Part part) { static_cast<Engine*>(self)->Execute(part); }, this);
@@ -63,7 +66,7 @@ void Engine::Run(std::span<const External> externals, int32_t first, int32_t sto
 
 void Engine::Execute(Part part) {
   const StandardArithmetic standard;
-  const Memory memory{arena_, views_.data()};
+  const Memory memory{arena_, views_.data(), encoded_bytes_.data()};
   for (int32_t i = first_; i < stop_; ++i) {
     const StepDescription& step = model_->steps()[static_cast<size_t>(i)];
     model_->kernel(step.node).Run(memory, {step.first, step.rows}, part);

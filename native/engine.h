@@ -27,6 +27,9 @@ class Engine {
   const Model& model() const { return *model_; }
   const uint8_t* arena() const { return arena_; }
 
+  // Bytes stored in each encoded map since step 0 was last run, lengths of payloads counted.
+  std::span<const int64_t> encoded_bytes() const { return encoded_bytes_; }
+
   // Runs steps first .. stop - 1. Every input and output of the model must be among `externals`
   // (the caller checks that, and their sizes). One run at a time.
   // Results do not depend on the caller's rounding mode, which is restored.
@@ -39,6 +42,7 @@ class Engine {
   std::unique_ptr<uint8_t, void (*)(void*)> storage_;
   uint8_t* arena_;
   std::vector<MapView> views_;
+  std::vector<int64_t> encoded_bytes_;
   Team team_;
   int32_t first_ = 0;
   int32_t stop_ = 0;

@@ -31,6 +31,7 @@ struct MapView {
 struct Memory {
   uint8_t* arena = nullptr;
   const MapView* maps = nullptr;
+  int64_t* encoded_bytes = nullptr;  // by map: bytes that encoders have stored, with their lengths
 };
 
 struct Rows {

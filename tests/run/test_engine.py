@@ -16,6 +16,7 @@ import pytest
 
 from thinmaps import _core, codecs
 from thinmaps.codecs.narrow import Narrow
+from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument, BadShape, PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
@@ -184,6 +185,21 @@ def test_encoded_edges_equal_the_interpreter(
         np.testing.assert_array_equal(expected["mask"], maps["mask"])
     else:
         assert (expected["mask"] != maps["mask"]).any()
+
+
+def test_an_engine_counts_what_its_encoders_store(network: Network) -> None:
+    samples = np.zeros((0, *network.maps["sum"].shape), np.uint8)
+    narrow = Narrow.fit(network.maps["sum"], samples, bits=4, unit_rows=2)
+    chosen = {"a": ZeroBitmap(unit_rows=3), "sum": narrow}
+    engine = Engine(build(network, codecs=chosen), threads=2)
+    for x in pictures(2, network):
+        maps = run_network(network, {"picture": x}, chosen)
+        engine.maps(x)
+        for name, codec in chosen.items():
+            spec = network.maps[name]
+            lengths = 4 * codec.unit_count(spec) if codec.rate == "variable" else 0
+            stored = codec.encode(maps[name], spec).bytes + lengths
+            assert engine.encoded_bytes[name] == stored
 
 
 def test_the_callers_rounding_mode_neither_matters_nor_changes(network: Network) -> None:

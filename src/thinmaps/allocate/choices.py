@@ -27,6 +27,7 @@ from thinmaps import codecs
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.native import fastest, twins
 from thinmaps.errors import BadArgument, BadShape
+from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.types import MapSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -122,7 +123,7 @@ def _measured(codec: Codec, request: str, seen: Observed, measuring: UInt8Array)
         for first in range(0, seen.spec.height, codec.unit_rows):
             rows = values[first : first + codec.unit_rows]
             payload = twin.encode_unit(rows, seen.spec)
-            stored += len(payload)
+            stored += len(payload) + (LENGTH_PREFIX_BYTES if codec.rate == "variable" else 0)
             if not codec.lossless:
                 restored = twin.decode_unit(payload, seen.spec, len(rows))
                 squares += np.square(restored.astype(np.int32) - rows).sum(axis=(0, 1))

@@ -8,7 +8,8 @@ Of every map three figures, in bytes:
              whole map. 0 for inputs and outputs, which live in the caller's buffers
     moved    the stored form written once and read once per node that reads it, in one inference.
              Exact for raw maps and fixed-rate codecs. For a variable-rate codec the measured mean
-             where one was measured, else the worst case; `moved_is` says which
+             where one was measured, else the worst case, both with the length before every
+             payload; `moved_is` says which
 
 A producer that writes its slice straight into a concatenation holds nothing for itself (`inside`
 names the concatenation, which holds the buffer). The slice's writing counts at the producer, so
@@ -28,6 +29,7 @@ import numpy as np
 
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Concat, Decode, Encode
+from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.lower import joins_decoded
 from thinmaps.plan.plan import Plan
 
@@ -212,7 +214,7 @@ def _stored_bytes(plan: Plan, name: str, measured: Mapping[str, float]) -> tuple
         return codec.max_bytes(spec), "exact"
     if name in measured:
         return round(measured[name]), "measured"
-    return codec.max_bytes(spec), "worst case"
+    return codec.max_bytes(spec) + LENGTH_PREFIX_BYTES * codec.unit_count(spec), "worst case"
 
 
 def _written(plan: Plan, name: str, stored_bytes: int) -> int:

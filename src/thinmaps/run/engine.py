@@ -119,6 +119,13 @@ class Engine:
         """The arena as the last run has left it, read-only: for tests and reports."""
         return self._core.arena
 
+    @property
+    def encoded_bytes(self) -> dict[str, int]:
+        """Bytes that the last inference stored of each encoded map, lengths of payloads counted."""
+        names = {f"{name}.coded": name for name in self.plan.codecs}
+        counted = zip(self.plan.network.maps, self._core.encoded_bytes, strict=True)
+        return {names[name]: stored for name, stored in counted if name in names}
+
     def __call__(self, x: Input) -> Array | dict[str, Array]:
         """The raw outputs of `maps(x)`: the array itself where the network has one output."""
         return _single(self.maps(x))
