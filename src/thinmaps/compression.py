@@ -34,7 +34,7 @@ from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Pictures, Prepared, Progress
-from thinmaps.rate_control import Controlled, Goals, control
+from thinmaps.rate_control import Controlled, Goals, Scope, control
 from thinmaps.types import MapSpec, Preprocessing
 
 Schedule = Literal["layer", "stream", "mixed"]
@@ -194,7 +194,7 @@ def _controlled(
         prepared,
         goals,
         lambda chosen: _built(prepared, smallest, chosen),
-        settings.only,
+        Scope(settings.only),
         progress,
     )
     return replace(found, plan=_built(prepared, settings, found.plan.codecs))

@@ -16,7 +16,7 @@ orders the proposals.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.file import Model, Trade
 from thinmaps.graph.network import Network
-from thinmaps.graph.operators import Concat, Operator
+from thinmaps.graph.operators import Concat
 from thinmaps.measure.drop import DropMeter
 from thinmaps.measure.float_model import FloatModel
 from thinmaps.measure.report import Counted, report
@@ -75,6 +75,14 @@ class Goals:
         return self.arena_bytes is not None and self.max_drop is self.traffic_bytes is None
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What may be chosen from: `codecs` by id and `maps` by name; all of them where empty."""
+
+    codecs: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Controlled:
     """The plan that meets the goals, and every evaluated one that no other beats."""
@@ -98,6 +106,7 @@ class Proposal:
         return {name: c.codec for name, c in self.chosen.items() if c.codec is not None}
 
 
+EVERYTHING = Scope()
 Build = Callable[[Mapping[str, Codec]], Plan]
 Settings = Sequence[tuple[type[Codec], Mapping[str, int]]]
 
@@ -106,13 +115,13 @@ def control(
     prepared: Prepared,
     goals: Goals,
     build_plan: Build,
-    only: Collection[str] = (),
+    scope: Scope = EVERYTHING,
     progress: Progress | None = None,
 ) -> Controlled:
     """The best plan for the goals.
 
     `build_plan` makes the smallest plan of the wanted size and schedule with codecs by map name.
-    `only` names the codecs to choose from, if not all.
+    `scope` may leave codecs and maps out.
 
     Raises:
         BadArgument: there are no pictures to try on, or a codec of variable rate is to save arena.
@@ -129,42 +138,48 @@ def control(
     if goals.max_drop is None and judge.meets(goals, judge.measured(Proposal({}, 0.0))):
         proposals = [Proposal({}, 0.0)]
     elif by_arena:
-        settings = menu(["fixed"], only)
-        if not settings:
-            raise BadArgument(
-                f"only codecs of fixed rate save arena, {', '.join(only)} has a variable one; "
-                "under --schedule layer the traffic is minimised"
-            )
-        proposals = _arena_proposals(prepared, bare, goals, build_plan, settings, progress)
+        offered = _offers_for_arena(prepared, bare.source, scope, progress)
+        proposals = _arena_proposals(offered, goals, build_plan)
     else:
-        proposals = _traffic_proposals(prepared, bare, menu(only=only), progress)
+        offered = _offers_for_traffic(prepared, bare.source, scope, progress)
+        proposals = [Proposal(each.chosen, each.error) for each in front(offered)]
     return _Selection(goals, judge, proposals).best()
 
 
-def _traffic_proposals(
-    prepared: Prepared, bare: Plan, settings: Settings, progress: Progress | None
-) -> list[Proposal]:
-    """From lossless down to the fewest bytes moved."""
-    source = bare.source
-    names = [name for name in _eligible(source) if not isinstance(_maker(source, name), Concat)]
-    offered = offers(prepared, names, settings, UNIT_ROWS, progress)
-    moved = {
-        name: [rescaled(choice, 1 + len(source.readers[name])) for choice in choices]
-        for name, choices in offered.items()
+Offers = Mapping[str, Sequence[Choice]]
+
+
+def _offers_for_traffic(
+    prepared: Prepared, network: Network, scope: Scope, progress: Progress | None
+) -> Offers:
+    """Choices of every rate, their bytes as often as the map moves; parts stand for what joins."""
+    names = [
+        name
+        for name in _eligible(network, scope)
+        if not isinstance(network.producer[name].operator, Concat)
+    ]
+    found = offers(prepared, names, menu(only=scope.codecs), UNIT_ROWS, progress)
+    return {
+        name: [rescaled(choice, 1 + len(network.readers[name])) for choice in choices]
+        for name, choices in found.items()
     }
-    return [Proposal(each.chosen, each.error) for each in front(moved)]
 
 
-def _arena_proposals(
-    prepared: Prepared,
-    bare: Plan,
-    goals: Goals,
-    build_plan: Build,
-    settings: Settings,
-    progress: Progress | None,
-) -> list[Proposal]:
+def _offers_for_arena(
+    prepared: Prepared, network: Network, scope: Scope, progress: Progress | None
+) -> Offers:
+    """Choices of fixed rate, row by row: what reserves its worst case saves no arena."""
+    settings = menu(["fixed"], scope.codecs)
+    if not settings:
+        raise BadArgument(
+            f"only codecs of fixed rate save arena, {', '.join(scope.codecs)} has a variable one; "
+            "under --schedule layer the traffic is minimised"
+        )
+    return offers(prepared, _eligible(network, scope), settings, 1, progress)
+
+
+def _arena_proposals(offered: Offers, goals: Goals, build_plan: Build) -> list[Proposal]:
     """From the plan without codecs down to the smallest arena, or to the goal where that is all."""
-    offered = offers(prepared, _eligible(bare.source), settings, 1, progress)
     found = []
     for stage in arena_path.path(offered, build_plan):
         found.append(Proposal(stage.chosen, stage.error))
@@ -174,19 +189,16 @@ def _arena_proposals(
     return found
 
 
-def _eligible(network: Network) -> list[str]:
-    """Maps between nodes that can be held encoded."""
+def _eligible(network: Network, scope: Scope) -> list[str]:
+    """Maps between nodes that can be held encoded, and are in scope."""
     return [
         node.output
         for node in network.nodes
         if network.readers[node.output]
         and node.output not in network.outputs
         and network.maps[node.output].dtype == "uint8"
+        and (not scope.maps or node.output in scope.maps)
     ]
-
-
-def _maker(network: Network, name: str) -> Operator:
-    return network.producer[name].operator
 
 
 def offers(
