@@ -25,7 +25,7 @@ def provenance() -> dict[str, Any]:
     """The machine, its load, the commit and the versions."""
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    packages = ("thinmaps", "numpy", "onnxruntime", "openvino", "nncf")
+    packages = ("thinmaps", "numpy", "onnxruntime", "openvino", "nncf", "torch")
     return {
         "machine": machine_name(),
         "isa": _core.isa(),
