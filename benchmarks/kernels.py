@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 from conv_cases import CASES, Case, Convolution
-from speed import provenance
+from results_file import provenance, results_file, write
 
 from thinmaps import _core
 from thinmaps.codecs.base import Codec
@@ -49,7 +49,6 @@ from thinmaps.measure.timing import interleaved
 from thinmaps.types import MapSpec
 
 BENCHMARKS = Path(__file__).resolve().parent
-OUTPUT = BENCHMARKS / "results" / "kernels.json"
 ONEDNN_ISA = {"avx512": "AVX512_CORE_VNNI", "avx2": "AVX2"}
 CEILING_PRODUCTS = 10**9
 
@@ -274,7 +273,8 @@ def main() -> int:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true")
     shown.add_argument("--markdown", action="store_true")
-    parser.add_argument("--output", nargs="?", type=Path, const=OUTPUT, help="write the JSON here")
+    file = results_file("-kernels")
+    parser.add_argument("--output", nargs="?", type=Path, const=file, help="write the JSON here")
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error(f"a spread needs at least 2 rounds, got --rounds {options.rounds}")
@@ -290,12 +290,9 @@ def main() -> int:
         "rounds": options.rounds,
         **{kind: [each for one in found for each in one[kind]] for kind in found[0]},
     }
-    text = json.dumps(document, indent=2)
     if options.json or options.markdown:
-        print(text if options.json else markdown(document))
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text + "\n")
+        print(json.dumps(document, indent=2) if options.json else markdown(document))
+    write(document, options.output)
     return 0
 
 
