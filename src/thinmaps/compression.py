@@ -29,8 +29,10 @@ from thinmaps.file import Model, Provenance
 from thinmaps.graph.network import Network
 from thinmaps.measure.evaluate import drop_of
 from thinmaps.measure.float_model import sha256_of
+from thinmaps.measure.machine import rates_of
 from thinmaps.measure.prediction import check_names
 from thinmaps.plan.build import build
+from thinmaps.plan.cost import DEFAULT_MACHINE, DEFAULT_RATES, MachineRates
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Pictures, Prepared, Progress
@@ -38,6 +40,7 @@ from thinmaps.rate_control import Controlled, Goals, Scope, control
 from thinmaps.types import MapSpec, Preprocessing
 
 Schedule = Literal["layer", "stream", "mixed"]
+Arena = int | Literal["smallest"] | None
 
 # A lossy codec's tables are fitted on this many calibration pictures, and on about so many bytes
 # of each map. On held-out pictures `narrow` agreed as well or a point better with 64 than with 16.
@@ -52,10 +55,16 @@ class Settings:
     size: tuple[int, int] | None = None
     schedule: Schedule = "mixed"
     stripe_rows: int = 1
-    arena_bytes: int | None = None
+    arena_bytes: Arena = None
     traffic_bytes: int | None = None
     max_drop: float | None = None
     codec: str | Mapping[str, str] | None = None
+    rates: MachineRates = DEFAULT_RATES
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The arena that is not to be passed."""
+        return None if self.arena_bytes == "smallest" else self.arena_bytes
 
     def check(self) -> None:
         """Refuse what cannot be met together, and unknown codecs, before any work."""
@@ -75,15 +84,15 @@ class Settings:
     @property
     def goals(self) -> Goals | None:
         """What rate control is asked for; None where nothing is."""
-        given = (self.max_drop, self.arena_bytes, self.traffic_bytes)
+        given = (self.max_drop, self.budget_bytes, self.traffic_bytes)
         found_by_trying = self.max_drop is not None or self.traffic_bytes is not None
-        if not found_by_trying and (self.codec is not None or self.arena_bytes is None):
+        if not found_by_trying and (self.codec is not None or self.budget_bytes is None):
             return None
         return Goals(*given)
 
     def fits(self, plan: Plan) -> bool:
         """Whether the arena is within the budget."""
-        return self.arena_bytes is None or plan.arena_bytes <= self.arena_bytes
+        return self.budget_bytes is None or plan.arena_bytes <= self.budget_bytes
 
 
 def compress(
@@ -97,7 +106,8 @@ def compress(
     size: tuple[int, int] | None = None,
     schedule: Schedule = "mixed",
     stripe_rows: int = 1,
-    arena_bytes: int | None = None,
+    arena_bytes: Arena = None,
+    machine: str = DEFAULT_MACHINE,
     traffic_bytes: int | None = None,
     max_drop: float | None = None,
     codec: str | Mapping[str, str] | None = None,
@@ -117,8 +127,11 @@ def compress(
         size: (height, width): fixes dynamic sizes and overrides static ones. Ranges are calibrated
             at the file's own size.
         schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
-        stripe_rows: rows of the last map per turn of a streamed segment.
-        arena_bytes: the budget; None asks for the smallest arena.
+        stripe_rows: the least rows of a step of any node that has so many.
+        arena_bytes: a budget, in which the plan predicted fastest is made; "smallest", the least
+            arena found; None, the knee between both, where half the arena is worth 5 % of the time.
+        machine: whose speed predicts times: "portable", "avx2", "avx512", "amx", a file of rates,
+            or "here", measured once and kept in the user's cache folder. It changes no answer.
         traffic_bytes: a budget for the stored bytes that one inference writes and reads.
         max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
             itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
@@ -134,7 +147,16 @@ def compress(
         BadArgument: an option is outside what it may be.
         PlanImpossible: nothing fits in `arena_bytes`.
     """
-    settings = Settings(size, schedule, stripe_rows, arena_bytes, traffic_bytes, max_drop, codec)
+    settings = Settings(
+        size,
+        schedule,
+        stripe_rows,
+        arena_bytes,
+        traffic_bytes,
+        max_drop,
+        codec,
+        rates_of(machine),
+    )
     settings.check()
     prepared = Prepared.open(
         model,
@@ -186,7 +208,7 @@ def _controlled(
     goals = settings.goals
     if goals is None:
         return None
-    smallest = replace(settings, arena_bytes=None)
+    smallest = replace(settings, arena_bytes="smallest")
     bare_will_do = prepared.pictures is None or settings.fits(_built(prepared, smallest, {}))
     if goals.asks_only_for_arena and bare_will_do:
         return None
@@ -207,6 +229,7 @@ def _built(prepared: Prepared, settings: Settings, chosen: Mapping[str, Codec]) 
         schedule=settings.schedule,
         stripe_rows=settings.stripe_rows,
         arena_bytes=settings.arena_bytes,
+        rates=settings.rates,
     )
 
 
@@ -216,7 +239,7 @@ def _planned(prepared: Prepared, settings: Settings) -> Plan:
         return _built(prepared, settings, {})
     bare = None
     if isinstance(settings.codec, str):
-        bare = _built(prepared, replace(settings, arena_bytes=None), {})
+        bare = _built(prepared, replace(settings, arena_bytes="smallest"), {})
     requested = _requested(prepared.networks.planned, settings.codec, bare)
     samples = _samples(prepared, requested)
     codecs_of = {
@@ -224,7 +247,7 @@ def _planned(prepared: Prepared, settings: Settings) -> Plan:
         for name, request in requested.items()
     }
     # A budget is for what is asked: a plan that holds nothing whole has nothing to encode.
-    budget = settings.arena_bytes if codecs_of else None
+    budget = settings.arena_bytes if codecs_of else "smallest"
     return _built(prepared, replace(settings, arena_bytes=budget), codecs_of)
 
 

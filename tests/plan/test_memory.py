@@ -49,14 +49,16 @@ def test_known_networks_need_a_fraction_of_layer_by_layer(network, layer_kib, mo
     network = network()
     whole = build(network, schedule="layer")
     assert layer_kib * KIB <= whole.arena_bytes < (layer_kib + 1.2) * KIB
-    assert build(network, effort=40_000).arena_bytes <= most_kib * KIB
+    assert build(network, arena_bytes="smallest", effort=40_000).arena_bytes <= most_kib * KIB
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_mixed_needs_no_more_than_stream_or_layer(name):
     network = ZOO[name]()
     least = {
-        schedule: build(network, schedule=schedule, effort=8_000).arena_bytes
+        schedule: build(
+            network, schedule=schedule, arena_bytes="smallest", effort=8_000
+        ).arena_bytes
         for schedule in ("layer", "stream", "mixed")
     }
     assert least["mixed"] <= 1.02 * min(least.values())
@@ -100,7 +102,7 @@ def test_a_pool_over_everything_streams_behind_a_convolution():
 def test_the_rows_of_a_residual_chain_are_written_over_each_other():
     network = resnet_cifar(20)
     flow = flow_of(lower(network, {}), {})
-    plan = build(network, effort=20_000)
+    plan = build(network, arena_bytes="smallest", effort=20_000)
     links = storage_of(flow, Order.of_steps(plan.steps)).links
     sums = [m for m in links if links[m].over]
     assert sums
@@ -138,7 +140,7 @@ def test_packing_reaches_the_bound_where_buffers_do_not_share_time():
 
 def test_arena_bytes_that_are_left_over_make_thicker_steps():
     network = squeezenet(97, 97)
-    tight = build(network, effort=8_000)
+    tight = build(network, arena_bytes="smallest", effort=8_000)
     roomy = build(network, effort=8_000, arena_bytes=4 * tight.arena_bytes)
     assert len(roomy.steps) < len(tight.steps) / 2
     assert roomy.arena_bytes <= 4 * tight.arena_bytes

@@ -290,6 +290,20 @@ def test_the_arena_ends_as_the_interpreters_does(seed: int) -> None:
     assert not engine.arena.flags.writeable
 
 
+@pytest.mark.parametrize("seed", range(300, 306))
+def test_steps_that_are_thick_here_and_thin_there_give_the_defined_outputs(seed: int) -> None:
+    draw = _Draw(seed)
+    network = draw.network(nodes=12)
+    x = draw.input()
+    smallest = build(network, schedule="stream", arena_bytes="smallest")
+    plan = build(network, schedule="stream", arena_bytes=3 * smallest.arena_bytes // 2)
+    assert len(plan.steps) <= len(smallest.steps)
+    assert len({step.rows for step in plan.steps}) > 1
+    engine = Engine(plan)
+    assert_same(engine.maps(x), interpret(plan, {"x": x}))
+    assert_same(interpret(plan, {"x": x}), run_network(network, {"x": x}))
+
+
 @pytest.mark.parametrize("seed", range(200, 206))
 def test_rows_that_stream_equal_whole_maps(seed: int) -> None:
     draw = _Draw(seed)

@@ -74,8 +74,21 @@ def compress(
         typer.Option(metavar="[EDGE=]ID[:OPTIONS]", help="Such as cat=narrow:4, or zero_bitmap."),
     ] = None,
     schedule: Annotated[Literal["mixed", "stream", "layer"], typer.Option()] = "mixed",
-    stripe: Annotated[int, typer.Option(min=1, help="Rows of the last map per turn.")] = 1,
-    arena: Annotated[str | None, typer.Option(metavar="BYTES", help="A budget: 64KiB.")] = None,
+    stripe: Annotated[int, typer.Option(min=1, help="The least rows of a step.")] = 1,
+    arena: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES|smallest",
+            help="A budget for the fastest plan that fits, such as 64KiB, or the smallest arena.",
+        ),
+    ] = None,
+    machine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Whose speed is assumed: portable, avx2, avx512, amx, here (measured), a file.",
+        ),
+    ] = "avx512",
     max_drop: Annotated[
         float | None, typer.Option(help="Points that codecs may cost; they are then chosen.")
     ] = None,
@@ -102,7 +115,8 @@ def compress(
             size=options.size(size),
             schedule=schedule,
             stripe_rows=stripe,
-            arena_bytes=options.byte_count(arena),
+            arena_bytes=options.arena(arena),
+            machine=machine,
             traffic_bytes=options.byte_count(traffic, "--traffic"),
             max_drop=max_drop,
             codec=options.codec(codec or []),

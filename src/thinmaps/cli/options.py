@@ -51,6 +51,15 @@ def size(text: str | None) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2]))
 
 
+def arena(text: str | None) -> int | Literal["smallest"] | None:
+    """Bytes with a unit, or `smallest`.
+
+    >>> arena("64KiB"), arena("smallest")
+    (65536, 'smallest')
+    """
+    return "smallest" if text == "smallest" else byte_count(text)
+
+
 def byte_count(text: str | None, option: str = "--arena") -> int | None:
     """Bytes with a unit.
 

@@ -52,7 +52,7 @@ def _headline(report: Report) -> Table:
     ]
     for name, figure, note in rows:
         table.add_row(name, f"{figure:,} bytes", bytes_in_words(figure), Text(note, "dim"))
-    stripe = f"{report.stripe_rows} row{'s' * (report.stripe_rows != 1)} per step"
+    stripe = f"at least {report.stripe_rows} row{'s' * (report.stripe_rows != 1)} per step"
     table.add_row(
         "schedule", report.schedule, "", Text(f"{report.segments} segments, {stripe}", "dim")
     )

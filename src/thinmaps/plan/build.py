@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build`: from a network to the plan with the smallest arena that the search finds.
+"""`build`: from a network to a plan: of the smallest arena found, or faster for more bytes.
 
     layer    one node after the other, all rows at once; every map is held whole
     stream   one segment: all nodes run interleaved, every map is a ring
     mixed    segments chosen by `segments`, compared by their real arenas
 
-Nothing is computed twice under any of them. The same input gives the same plan, byte for byte: the
-search counts its trials, it never looks at a clock.
+Nothing is computed twice under any of them. Where the smallest arena is found, `trade` thickens
+steps: as far as a budget allows, or to the knee. The same input gives the same plan, byte for byte:
+the search counts its trials, it never looks at a clock, and times are predicted from given rates.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.graph.network import Network
 from thinmaps.plan.aliases import root_of
+from thinmaps.plan.cost import DEFAULT_RATES, MachineRates, StepCost
 from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
@@ -31,9 +33,9 @@ from thinmaps.plan.search import (
     layer_candidate,
     mixed_candidate,
     stream_candidate,
-    thickened,
 )
 from thinmaps.plan.storage import storage_of
+from thinmaps.plan.trade import Trade
 
 NO_CODECS: Mapping[str, Codec] = {}
 
@@ -44,18 +46,20 @@ def build(
     codecs: Mapping[str, Codec] = NO_CODECS,
     schedule: Literal["mixed", "stream", "layer"] = "mixed",
     stripe_rows: int = 1,
-    arena_bytes: int | None = None,
+    arena_bytes: int | Literal["smallest"] | None = None,
+    rates: MachineRates = DEFAULT_RATES,
     effort: int = EFFORT,
 ) -> Plan:
-    """The plan of `network` with the smallest arena found.
+    """The plan of `network` that is worth its arena.
 
     `codecs` maps names of maps to the codecs that hold them. `stripe_rows` is the least number of
-    rows per step (thicker steps are fewer, and rings are taller). With `arena_bytes` the plan is
-    refused if it does not fit, and what is left over goes into thicker steps. `effort` bounds the
-    search: pairs of buffers compared over all trials.
+    rows per step (thicker steps are fewer, and rings are taller). `arena_bytes` is a budget, in
+    which the plan predicted fastest is made; "smallest", the least arena found; or None, the knee
+    between both (`plan/trade.py`). Times are predicted with `rates`. `effort` bounds each of the
+    two searches: pairs of buffers compared over all trials. A layer plan is always the smallest.
 
     Raises:
-        BadArgument: an unknown schedule, or no rows per step.
+        BadArgument: an unknown schedule, no rows per step, or an arena of no known kind.
         PlanImpossible: a codec for a map that cannot carry one; or nothing found fits, with the
             maps that bind at the fullest step.
     """
@@ -63,14 +67,18 @@ def build(
         raise BadArgument(f"a schedule is 'mixed', 'stream' or 'layer', got {schedule!r}")
     if stripe_rows < 1:
         raise BadArgument(f"a step does at least 1 row, got stripe_rows = {stripe_rows}")
+    if isinstance(arena_bytes, str) and arena_bytes != "smallest":
+        raise BadArgument(f"an arena is a number of bytes or 'smallest', got {arena_bytes!r}")
     lowered = lower(network, codecs)
     flow = flow_of(lowered, codecs)
     find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
     found = find[schedule](flow, stripe_rows, effort)
     if schedule != "layer":
-        found = thickened(flow, found, max(found.arena_bytes, arena_bytes or 0), effort)
+        trade = Trade(flow, found, StepCost(lowered, rates), effort)
+        short = isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes
+        found = trade.chosen("smallest" if short else arena_bytes).candidate
     # Only here: thicker steps sometimes need less, since held maps are then laid over each other.
-    if arena_bytes is not None and found.arena_bytes > arena_bytes:
+    if isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes:
         raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
     return _plan(network, codecs, flow, found, schedule, stripe_rows)
 

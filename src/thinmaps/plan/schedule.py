@@ -59,25 +59,33 @@ class Segment:
 
     nodes: tuple[int, ...]
     stripe_rows: int = 1  # work rows of a step, where the node has so many
+    stripes: tuple[int, ...] = ()  # those of each node, where they are not all `stripe_rows`
     borders: tuple[int, ...] = ()
     period: float = 1.0
     phase: float = 0.0
+
+    @property
+    def rows_of_nodes(self) -> tuple[int, ...]:
+        """Work rows of a step of each node, where the node has so many."""
+        return self.stripes or (self.stripe_rows,) * len(self.nodes)
 
 
 class SegmentTimes:
     """Times of the work of some nodes that run interleaved; maps made elsewhere are ready.
 
-    `nodes` are in execution order, each step does `stripe_rows`. `ends[v]` holds the last work row
-    of every step of `v`, `times[v]` its time.
+    `nodes` are in execution order; a step of each does as many work rows as `stripes` says.
+    `ends[v]` holds the last work row of every step of `v`, `times[v]` its time.
     """
 
     def __init__(
-        self, flow: Flow, nodes: Sequence[int], stripe_rows: int, pace: Sequence[float]
+        self, flow: Flow, nodes: Sequence[int], stripes: Sequence[int], pace: Sequence[float]
     ) -> None:
         self.flow = flow
         self.nodes = tuple(nodes)
         self.members = {flow.nodes[v].output: v for v in nodes}
-        self.stripe = {v: stripe_of(flow.nodes[v], stripe_rows) for v in nodes}
+        self.stripe = {
+            v: stripe_of(flow.nodes[v], rows) for v, rows in zip(nodes, stripes, strict=True)
+        }
         self.ends: dict[int, IntArray] = {}
         self.times: dict[int, FloatArray] = {}
         self._entry_times: dict[int, FloatArray] = {}

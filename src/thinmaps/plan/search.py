@@ -1,31 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole schedules with their real arenas, and the search for the smallest.
 
-Several cuttings compete by their arenas. What wins is then made faster for free: segments do as
-many rows per step as the arena allows, since fewer, thicker steps cost less time.
+Several cuttings compete by their arenas. `trade` then gives bytes back for time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from thinmaps.graph.operators import Decode, Encode
 from thinmaps.plan.cutting import Cutting
 from thinmaps.plan.flow import Flow
 from thinmaps.plan.lower import joins_decoded
 from thinmaps.plan.node_orders import node_orders
-from thinmaps.plan.pack import Packer, Packing, live_bytes
+from thinmaps.plan.pack import Packer, Packing
 from thinmaps.plan.plan import ALIGNMENT_BYTES
 from thinmaps.plan.schedule import Order, Segment
-from thinmaps.plan.segments import FIXED_EFFORT, Cut, Cutter
+from thinmaps.plan.segments import Cut, Cutter
 from thinmaps.plan.storage import Storage, storage_of
 
 # Pairs of buffers that a search may compare, in all its trials.
 EFFORT = 150_000
-# Rows per step that are tried, thickest first.
+# Rows of a step that does all that its node has to do.
 ALL_ROWS = 1 << 30
-THICKER = (ALL_ROWS, 16, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,36 +108,3 @@ def mixed_candidate(flow: Flow, stripe_rows: int, effort: int) -> Candidate:
     )
     found = [candidate(cutter, cut, 200) for cut in cuts]
     return min(found, key=lambda each: each.arena_bytes)
-
-
-def thickened(flow: Flow, found: Candidate, arena_bytes: int, effort: int) -> Candidate:
-    """`found` with thicker steps in its segments, as far as `arena_bytes` allows."""
-    cutter = Cutter(flow)
-    longest_first = sorted(
-        range(len(found.segments)),
-        key=lambda i: -sum(flow.nodes[v].work_rows for v in found.segments[i].nodes),
-    )
-    for i in longest_first:
-        for rows in THICKER:
-            if rows <= found.segments[i].stripe_rows or cutter.spent > effort // 2:
-                break
-            cut = list(found.segments)
-            cut[i] = replace(cut[i], stripe_rows=rows)
-            tried = _within(cutter, tuple(cut), arena_bytes)
-            if tried is not None and len(tried.order) < len(found.order):
-                found = tried
-                break
-    return found
-
-
-def _within(cutter: Cutter, cut: Cut, arena_bytes: int) -> Candidate | None:
-    """The candidate, if its arena fits; most that do not are found out before packing."""
-    order = cutter.order(cut)
-    storage = storage_of(cutter.flow, order)
-    most = arena_bytes - ALIGNMENT_BYTES
-    cutter.spent += FIXED_EFFORT
-    if int(live_bytes(storage.blocks, len(order)).max(initial=0)) > most:
-        return None
-    cutter.spent += len(storage.blocks) ** 2
-    packing = Packer(storage.blocks).best(20, most)
-    return Candidate(cut, order, storage, packing) if packing.end <= most else None

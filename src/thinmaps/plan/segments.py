@@ -50,12 +50,12 @@ class Cutter:
         self.flow = flow
         self.pace = paces(flow)
         self._costs: dict[tuple[Segment, frozenset[int]], Cost] = {}
-        self._times: dict[tuple[tuple[int, ...], int], SegmentTimes] = {}
+        self._times: dict[tuple[tuple[int, ...], tuple[int, ...]], SegmentTimes] = {}
         self.spent = 0
 
     def times(self, segment: Segment) -> SegmentTimes:
         """The times of the work in a segment."""
-        key = (segment.nodes, segment.stripe_rows)
+        key = (segment.nodes, segment.rows_of_nodes)
         if key not in self._times:
             self._times[key] = SegmentTimes(self.flow, *key, self.pace)
         return self._times[key]

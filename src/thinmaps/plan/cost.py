@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predicted seconds of a step, from the work of its node and the rates of a machine.
+
+    seconds(rows) = overhead
+                  + filters, once from where they lie; then from the cache, once per further row
+                  + rows * (products, sums that become bytes, bytes of other operators)
+                  + bytes of its rows that do not stay in the cache, at the rate beyond it
+
+each quantity divided by its rate. The filters are what makes thin steps dear: a step walks all of
+its node's filters, and between two steps of a node the other nodes' filters displace them. Only a
+network whose filters all fit in half of the cache finds them there. A node with more than 1 MiB of
+them is walked once per step, the others once per row (`kFiltersInCache` in native/conv.cc). The
+rows of a step count against the other half of the cache, and only where a window reads them: what
+an operator reads byte by byte is fetched ahead of it.
+
+Nothing here measures. Rates are handed in: one of the tables below, or what `measure/machine.py`
+found. A plan made with wrong rates is as right as any other, only slower or larger than need be.
+
+Cost: a few array look-ups for all steps of a schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps.graph import operators as op
+from thinmaps.graph.network import Network, Node
+from thinmaps.plan.flow import IntArray
+from thinmaps.types import MapSpec
+
+FloatArray = NDArray[np.float64]
+
+# Output channels of a block, and bytes of a quad, as the engine lays filters out (filters.h).
+BLOCK_CHANNELS = 16
+QUAD_BYTES = 4
+# Filters that the engine reads once per row; more are read once per step (native/conv.cc).
+FILTERS_PER_ROW_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class MachineRates:
+    """What one core does in a second, one thing at a time; see the page's head."""
+
+    products_per_second: float  # int8 x uint8, of dense convolutions, those of padding included
+    depthwise_products_per_second: float
+    sums_per_second: float  # int32 sums that become bytes
+    pooled_bytes_per_second: float  # read by windows without filters, once per window
+    pointwise_bytes_per_second: float  # made by sums, products and resizes of maps
+    copied_bytes_per_second: float  # made by tables, means and rearrangements
+    coded_bytes_per_second: float  # raw bytes through an encoder or a decoder
+    near_bytes_per_second: float  # read from the second-level cache
+    far_bytes_per_second: float  # read from beyond it
+    cache_bytes: int  # of the second level
+    tile_pixels: int  # a row of a dense convolution is done in whole tiles of so many pixels
+    step_seconds: float  # of a step that does next to nothing
+
+
+# The first three as `measure/machine.py` found them on one core of an AMD EPYC (Zen 4), two digits.
+_PORTABLE = MachineRates(
+    products_per_second=28e9,
+    depthwise_products_per_second=3.6e9,
+    sums_per_second=2.0e9,
+    pooled_bytes_per_second=17e9,
+    pointwise_bytes_per_second=2.2e9,
+    copied_bytes_per_second=3.5e9,
+    coded_bytes_per_second=18e9,
+    near_bytes_per_second=110e9,
+    far_bytes_per_second=35e9,
+    cache_bytes=1 << 20,
+    tile_pixels=1,
+    step_seconds=0.11e-6,
+)
+_AVX2 = replace(
+    _PORTABLE,
+    products_per_second=57e9,
+    depthwise_products_per_second=6.0e9,
+    sums_per_second=1.9e9,
+    pooled_bytes_per_second=19e9,
+    pointwise_bytes_per_second=4.0e9,
+    step_seconds=0.09e-6,
+)
+_AVX512 = replace(
+    _PORTABLE,
+    products_per_second=215e9,
+    depthwise_products_per_second=43e9,
+    sums_per_second=6.8e9,
+    pooled_bytes_per_second=28e9,
+    pointwise_bytes_per_second=5.0e9,
+    copied_bytes_per_second=59e9,
+    coded_bytes_per_second=20e9,
+    far_bytes_per_second=30e9,
+    tile_pixels=4,
+    step_seconds=0.06e-6,
+)
+# A Xeon with AMX and 2 MiB of second-level cache: rates of products, sums and bytes from a 3x3
+# convolution of 64 channels and from what ResNet-18 gains by thicker steps there. The rest is not
+# measured there, and as above.
+_AMX = replace(
+    _AVX512,
+    products_per_second=1750e9,
+    sums_per_second=12e9,
+    near_bytes_per_second=157e9,
+    far_bytes_per_second=38e9,
+    cache_bytes=2 << 20,
+    tile_pixels=16,
+)
+RATES: Mapping[str, MachineRates] = {
+    "portable": _PORTABLE,
+    "avx2": _AVX2,
+    "avx512": _AVX512,
+    "amx": _AMX,
+}
+# One for all machines, so that the same network gives the same plan everywhere.
+DEFAULT_MACHINE = "avx512"
+DEFAULT_RATES = RATES[DEFAULT_MACHINE]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A node's seconds: of a step, of a further row; bytes of a row that windows read and make."""
+
+    step_seconds: float
+    row_seconds: float
+    row_bytes: int
+
+
+class StepCost:
+    """Predicted seconds of steps of one lowered network on a machine with given rates."""
+
+    def __init__(self, network: Network, rates: MachineRates) -> None:
+        self._room_bytes = rates.cache_bytes // 2
+        self._far_bytes_per_second = rates.far_bytes_per_second
+        near = sum(_filter_bytes(network, node) for node in network.nodes) <= self._room_bytes
+        works = [_work(network, node, rates, near) for node in network.nodes]
+        self._step = np.array([work.step_seconds for work in works])
+        self._row = np.array([work.row_seconds for work in works])
+        self._bytes = np.array([work.row_bytes for work in works], np.int64)
+
+    def __call__(self, nodes: IntArray | int, rows: IntArray | int) -> FloatArray:
+        """Seconds of steps of `rows` work rows of nodes `nodes`, one for each."""
+        beyond = np.maximum(self._bytes[nodes] * rows - self._room_bytes, 0)
+        beyond_seconds = beyond / self._far_bytes_per_second
+        found: FloatArray = self._step[nodes] + rows * self._row[nodes] + beyond_seconds
+        return found
+
+    def total(self, nodes: IntArray, rows: IntArray) -> float:
+        """Seconds of a whole schedule."""
+        return float(np.sum(self(nodes, rows)))
+
+
+def _work(network: Network, node: Node, rates: MachineRates, near: bool) -> _Work:
+    inputs, output = network.input_specs(node), network.output_spec(node)
+    operator = node.operator
+    if isinstance(operator, op.Conv | op.ConvTranspose):
+        return _convolution(operator, inputs[0], output, rates, near)
+    rows = operator.work_rows(inputs, output)
+    made = output.height * output.row_bytes / rows
+    seconds = made / rates.copied_bytes_per_second
+    if isinstance(operator, op.MaxPool | op.AveragePool):
+        taps = operator.window.kernel[0] * operator.window.kernel[1]
+        seconds = made * taps / rates.pooled_bytes_per_second
+    elif isinstance(operator, op.Add | op.Mul | op.Resize | op.Quantise):
+        seconds = made / rates.pointwise_bytes_per_second
+    elif isinstance(operator, op.Mean):
+        seconds = inputs[0].row_bytes / rates.copied_bytes_per_second
+    elif isinstance(operator, op.Encode | op.Decode):
+        raw = inputs[0] if isinstance(operator, op.Encode) else output
+        seconds = raw.row_bytes / rates.coded_bytes_per_second
+    return _Work(rates.step_seconds, seconds, 0)
+
+
+def _convolution(
+    operator: op.Conv | op.ConvTranspose,
+    source: MapSpec,
+    output: MapSpec,
+    rates: MachineRates,
+    near: bool,
+) -> _Work:
+    row_bytes = (source.height * source.row_bytes + output.height * output.row_bytes) // max(
+        output.height, 1
+    )
+    sums = output.width * output.channels / rates.sums_per_second
+    if _is_depthwise(operator, source, output):
+        taps = operator.window.kernel[0] * operator.window.kernel[1]
+        products = output.width * output.channels * taps
+        seconds = products / rates.depthwise_products_per_second
+        return _Work(rates.step_seconds, seconds, row_bytes)
+    filter_bytes = _packed_bytes(operator, source, output)
+    pixels = -(-output.width // rates.tile_pixels) * rates.tile_pixels
+    products = filter_bytes * pixels
+    if isinstance(operator, op.ConvTranspose):
+        products = products // (operator.window.stride[0] * operator.window.stride[1])
+    near_seconds = filter_bytes / rates.near_bytes_per_second
+    first = near_seconds if near else filter_bytes / rates.far_bytes_per_second
+    again = near_seconds if filter_bytes <= FILTERS_PER_ROW_BYTES else 0.0
+    row_seconds = products / rates.products_per_second + sums + again
+    return _Work(rates.step_seconds + first - again, row_seconds, row_bytes)
+
+
+def _packed_bytes(operator: op.Conv | op.ConvTranspose, source: MapSpec, output: MapSpec) -> int:
+    """Bytes of a dense convolution's filters with the zeros that fill blocks and quads."""
+    height, width = operator.window.kernel
+    groups, per_group = operator.groups, source.channels // operator.groups
+    blocks = -(-output.channels // groups // BLOCK_CHANNELS)
+    run = per_group * width if groups == 1 else per_group
+    runs = height if groups == 1 else height * width
+    return groups * blocks * BLOCK_CHANNELS * runs * -(-run // QUAD_BYTES) * QUAD_BYTES
+
+
+def _filter_bytes(network: Network, node: Node) -> int:
+    """Bytes of a node's filters; 0 where it has none."""
+    operator = node.operator
+    if not isinstance(operator, op.Conv | op.ConvTranspose):
+        return 0
+    source, output = network.input_specs(node)[0], network.output_spec(node)
+    if _is_depthwise(operator, source, output):
+        return output.channels * operator.window.kernel[0] * operator.window.kernel[1]
+    return _packed_bytes(operator, source, output)
+
+
+def _is_depthwise(operator: op.Conv | op.ConvTranspose, source: MapSpec, output: MapSpec) -> bool:
+    return operator.groups == source.channels == output.channels > 1
