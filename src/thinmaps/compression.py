@@ -128,10 +128,10 @@ def compress(
             at the file's own size.
         schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
         stripe_rows: the least rows of a step of any node that has so many.
-        arena_bytes: a budget, in which the plan predicted fastest is made; "smallest", the least
-            arena found; None, the knee between both, where half the arena is worth 5 % of the time.
-        machine: whose speed predicts times: "portable", "avx2", "avx512", "amx", a file of rates,
-            or "here", measured once and kept in the user's cache folder. It changes no answer.
+        arena_bytes: a budget for the fastest plan that fits; "smallest"; or None, the knee, where
+            half the arena is worth 5 % of the predicted time.
+        machine: whose speed is assumed: "portable", "avx2", "avx512", "amx", a file of rates, or
+            "here", measured once and kept in the user's cache folder.
         traffic_bytes: a budget for the stored bytes that one inference writes and reads.
         max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
             itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
@@ -147,16 +147,8 @@ def compress(
         BadArgument: an option is outside what it may be.
         PlanImpossible: nothing fits in `arena_bytes`.
     """
-    settings = Settings(
-        size,
-        schedule,
-        stripe_rows,
-        arena_bytes,
-        traffic_bytes,
-        max_drop,
-        codec,
-        rates_of(machine),
-    )
+    settings = Settings(size, schedule, stripe_rows, arena_bytes, traffic_bytes, max_drop, codec)
+    settings = replace(settings, rates=rates_of(machine))
     settings.check()
     prepared = Prepared.open(
         model,

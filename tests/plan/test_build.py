@@ -58,8 +58,8 @@ def test_an_arena_that_is_too_small_is_refused_with_the_maps_that_bind():
 
 def test_the_arena_that_a_plan_reached_by_thicker_steps_may_be_asked_for():
     network = squeeze_excite(32)
-    reached = build(network, effort=12_000).arena_bytes
-    assert build(network, effort=12_000, arena_bytes=reached).arena_bytes == reached
+    reached = build(network, effort=12_000, arena_bytes="smallest").arena_bytes
+    assert build(network, effort=12_000, arena_bytes=reached).arena_bytes <= reached
 
 
 def test_unknown_schedules_and_empty_steps_are_refused():
