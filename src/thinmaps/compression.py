@@ -124,14 +124,11 @@ def compress(
             in points of top-1, else `100 - agreement` with the float network.
         names: the classes' names, for `run`.
         progress: called with (what, done, of).
-        size: (height, width): fixes dynamic sizes and overrides static ones. Ranges are calibrated
-            at the file's own size.
+        size: (height, width), fixed or overridden; ranges are calibrated at the file's own size.
         schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
         stripe_rows: the least rows of a step of any node that has so many.
-        arena_bytes: a budget for the fastest plan that fits; "smallest"; or None, the knee, where
-            half the arena is worth 5 % of the predicted time.
-        machine: whose speed is assumed: "portable", "avx2", "avx512", "amx", a file of rates, or
-            "here", measured once and kept in the user's cache folder.
+        arena_bytes: a budget for the fastest plan that fits, "smallest", or None: `plan/trade.py`.
+        machine: whose speed is assumed, by name or file of rates: `measure/machine.py`.
         traffic_bytes: a budget for the stored bytes that one inference writes and reads.
         max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
             itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
