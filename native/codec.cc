@@ -6,19 +6,31 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBlockWidth, kMixedWidth, kNarrow, kRaw, kZeroBitmap;
+extern const CodecKernel kBlockWidth, kKlt, kMixedWidth, kNarrow, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
-extern const CodecKernel kBlockWidthAvx512, kMixedWidthAvx512, kNarrowAvx512, kZeroBitmapAvx512;
+extern const CodecKernel kBlockWidthAvx512, kKltAvx512, kMixedWidthAvx512, kNarrowAvx512,
+    kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
-      kBlockWidth,       kMixedWidth,       kNarrow,       kRaw,
+      kBlockWidth,
+      kKlt,
+      kMixedWidth,
+      kNarrow,
+      kRaw,
       kZeroBitmap,
 #if defined(__x86_64__)
-      kBlockWidthAvx2,   kMixedWidthAvx2,   kNarrowAvx2,   kZeroBitmapAvx2,
-      kBlockWidthAvx512, kMixedWidthAvx512, kNarrowAvx512, kZeroBitmapAvx512,
+      kBlockWidthAvx2,
+      kMixedWidthAvx2,
+      kNarrowAvx2,
+      kZeroBitmapAvx2,
+      kBlockWidthAvx512,
+      kKltAvx512,
+      kMixedWidthAvx512,
+      kNarrowAvx512,
+      kZeroBitmapAvx512,
 #endif
   };
   return kKernels;

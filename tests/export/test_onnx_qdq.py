@@ -16,6 +16,7 @@ from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
 
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.block_width import BlockWidth
+from thinmaps.codecs.klt import Klt
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
@@ -315,6 +316,23 @@ def test_a_codec_function_gives_what_the_codec_restores(kind: type[Codec], bits:
     ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
     (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
     np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), ours, strict=True)
+
+
+@pytest.mark.parametrize(("block", "unit_rows"), [(1, 1), (2, 1), (2, 2), (2, 99)])
+@pytest.mark.parametrize("zero", [0, 128])
+def test_a_transform_is_exported_as_convolutions(block: int, unit_rows: int, zero: int) -> None:
+    b = Builder(1)
+    edge = b.conv(b.picture(7, 9), 8, Window((1, 1)), relu=not zero, zero=zero)
+    network = b.network(b.conv(edge, 5, Window((1, 1))))
+    inputs = inputs_of(network, 3)
+    spec = network.maps[edge]
+    raw = run_network(network, inputs)[edge]
+    codec = Klt.fit(spec, raw[None], rate=40, block=block, group=3, unit_rows=unit_rows)
+    ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
+    (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
+    real = ours.astype(np.float32) * np.float32(network.maps[network.outputs[0]].scale)
+    np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), real, strict=True)
+    assert not np.array_equal(ours, run_network(network, inputs)[network.outputs[0]])
 
 
 @pytest.mark.parametrize("weights", [None, np.geomspace(1, 100, 8)])

@@ -41,18 +41,38 @@ MOST_UNIT_ROWS = 1 << 16
 
 
 class StandardOperator(NamedTuple):
-    """One ONNX operator, elementwise on float32: its name, and operands `()` or `(channels,)`.
+    """One ONNX operator on float32: its name, and operands `()` or `(channels,)`.
 
-    `Gather` has one operand, (256, channels) or (256, 1): byte x of channel c becomes `[x, c]`.
+    Most are elementwise. `Gather` has one operand, (256, channels) or (256, 1): byte x of channel c
+    becomes `[x, c]`. `Conv` and `ConvTranspose` have one operand, (components, channels, rows,
+    columns), and step by their kernel: the one turns blocks of so many pixels into one pixel of
+    components, the other the reverse. `Pad` repeats the last row and column `sizes` times, `Crop`
+    keeps the first `sizes` rows and columns.
     """
 
-    name: Literal["Mul", "Add", "Floor", "Clip", "Gather"]
-    operands: tuple[NDArray[np.float32], ...] = ()
+    name: Literal[
+        "Mul",
+        "Add",
+        "Floor",
+        "Clip",
+        "Min",
+        "Max",
+        "Gather",
+        "Conv",
+        "ConvTranspose",
+        "Pad",
+        "Crop",
+    ]
+    operands: tuple[NDArray[np.float32] | np.float32, ...] = ()
+    sizes: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Codec(ABC):
     """Encoder and decoder of a map's rows. Abstract; every codec is final.
+
+    `unique` says that different payloads restore different rows. A transform cannot promise that:
+    what a code adds may be clamped.
 
     `settings` are the options of `fit` that the contract test asks about; `menu` are those that
     rate control tries, the same where a codec does not say otherwise.
@@ -60,6 +80,7 @@ class Codec(ABC):
 
     id: ClassVar[str]
     rate: ClassVar[Literal["fixed", "variable"]]
+    unique: ClassVar[bool] = True
     encode_halo_rows: ClassVar[int] = 0
     decode_halo_units: ClassVar[int] = 0
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({},)

@@ -9,7 +9,7 @@ configuration: edges with equal arithmetic share it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,14 @@ def _function(codec_id: str, operators: Sequence[StandardOperator]) -> onnx.Func
     """`y = codec(x)`, uint8 `n c h w`; named after the codec and a digest of its arithmetic."""
     nodes = [helper.make_node("Cast", ["x"], ["real_0"], to=TensorProto.FLOAT)]
     for place, operator in enumerate(operators):
-        if operator.name == "Gather":
-            nodes += _lookup(place, operator.operands[0])
+        if operator.name in _DRAWN_APART:
+            nodes += _DRAWN_APART[operator.name](place, operator)
             continue
         names = [f"operand_{place}_{i}" for i in range(len(operator.operands))]
         for name, operand in zip(names, operator.operands, strict=True):
-            # (channels,) becomes (channels, 1, 1) beside n c h w; Clip's bounds stay scalars.
-            shaped = operand.reshape(operand.shape + (1, 1) * operand.ndim)
-            value = numpy_helper.from_array(np.asarray(shaped, np.float32))
-            nodes.append(helper.make_node("Constant", [], [name], value=value))
+            # (channels,) becomes (channels, 1, 1) beside n c h w; bounds stay scalars.
+            shaped = np.asarray(operand.reshape(operand.shape + (1, 1) * operand.ndim))
+            nodes.append(_constant(name, shaped.astype(np.float32)))
         inputs, output = [f"real_{place}", *names], f"real_{place + 1}"
         nodes.append(helper.make_node(operator.name, inputs, [output]))
     last = f"real_{len(operators)}"
@@ -62,27 +61,63 @@ def _function(codec_id: str, operators: Sequence[StandardOperator]) -> onnx.Func
     return helper.make_function(DOMAIN, name, ["x"], ["y"], nodes, [helper.make_opsetid("", OPSET)])
 
 
-def _lookup(place: int, table: NDArray[np.float32]) -> list[onnx.NodeProto]:
+def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+
+def _lookup(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
     """`real_place`, bytes, through a table (256, channels or 1) to `real_{place + 1}`.
 
     The table is stored as bytes, a channel's 256 together, and indexed by 256*channel + byte.
     """
+    table = np.asarray(operator.operands[0])
     first = 256 * np.arange(table.shape[1], dtype=np.int64).reshape(-1, 1, 1)
-    constants: dict[str, NDArray[Any]] = {
-        "first": first,
-        "table": table.T.ravel().astype(np.uint8),
-    }
-    nodes = [
-        helper.make_node(
-            "Constant", [], [f"{name}_{place}"], value=numpy_helper.from_array(constant)
-        )
-        for name, constant in constants.items()
-    ]
     within, index, byte = (f"{name}_{place}" for name in ("within", "index", "byte"))
     return [
-        *nodes,
+        _constant(f"first_{place}", first),
+        _constant(f"table_{place}", table.T.ravel().astype(np.uint8)),
         helper.make_node("Cast", [f"real_{place}"], [within], to=TensorProto.INT64),
         helper.make_node("Add", [within, f"first_{place}"], [index]),
         helper.make_node("Gather", [f"table_{place}", index], [byte]),
         helper.make_node("Cast", [byte], [f"real_{place + 1}"], to=TensorProto.FLOAT),
     ]
+
+
+def _convolution(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
+    """A convolution, or its transpose, whose stride is its kernel."""
+    weights = np.asarray(operator.operands[0], np.float32)
+    inputs = [f"real_{place}", f"weights_{place}"]
+    strides = list(weights.shape[2:])
+    return [
+        _constant(f"weights_{place}", weights),
+        helper.make_node(operator.name, inputs, [f"real_{place + 1}"], strides=strides),
+    ]
+
+
+def _padding(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
+    """The last row and column again, below and to the right."""
+    below, right = operator.sizes
+    inputs = [f"real_{place}", f"pads_{place}"]
+    return [
+        _constant(f"pads_{place}", np.array([0, 0, 0, 0, 0, 0, below, right], np.int64)),
+        helper.make_node("Pad", inputs, [f"real_{place + 1}"], mode="edge"),
+    ]
+
+
+def _cropping(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
+    """The first rows and columns."""
+    names = [f"{name}_{place}" for name in ("starts", "ends", "axes")]
+    values = ([0, 0], operator.sizes, [2, 3])
+    return [
+        *(_constant(name, np.array(v, np.int64)) for name, v in zip(names, values, strict=True)),
+        helper.make_node("Slice", [f"real_{place}", *names], [f"real_{place + 1}"]),
+    ]
+
+
+_DRAWN_APART: dict[str, Callable[[int, StandardOperator], list[onnx.NodeProto]]] = {
+    "Gather": _lookup,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Pad": _padding,
+    "Crop": _cropping,
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// Native twin of transform.py, which specifies the arithmetic: blocks to codes and back.
+//
+// Both directions are a stage: bytes, times a matrix of int8, plus a bias, shifted and clamped to
+// bytes. Several blocks go through a stage together, so that its matrix is read once for them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "codec.h"
+#include "little_endian.h"
+
+#if defined(__x86_64__)
+#include "intrinsics.h"
+#endif
+
+namespace thinmaps {
+
+constexpr size_t kLanes = 16;  // outputs side by side
+constexpr size_t kQuad = 4;    // inputs multiplied at once
+constexpr size_t kOctet = 8;   // codes that are packed together
+constexpr size_t kMostElements = 128;
+constexpr size_t kBatch = 4;  // blocks that share a reading of the matrix
+
+// What goes through a stage together: whole quads and octets of up to kBatch blocks.
+using BlockBytes = std::array<uint8_t, kMostElements>;
+using Batch = std::array<BlockBytes, kBatch>;
+
+// Transform.native_integers and native_tables of one direction of one group.
+struct Stage {
+  enum Row : size_t { kBias, kShift, kLargest, kLow, kHigh };
+
+  size_t tiles = 0;
+  size_t quads = 0;
+  size_t rows = 0;                   // of numbers: all of `Row`, or the first two
+  const int32_t* numbers = nullptr;  // (tiles, rows, kLanes)
+  const int8_t* matrix = nullptr;    // (tiles, quads, kLanes, kQuad)
+
+  const int32_t* At(size_t tile, Row row) const { return numbers + (tile * rows + row) * kLanes; }
+  const int8_t* Matrix(size_t tile) const { return matrix + tile * quads * kLanes * kQuad; }
+  bool IsLimited() const { return rows > kLargest; }
+
+  // The bits of eight codes that are stored.
+  uint64_t Used(size_t octet) const {
+    const int32_t* largest = At(octet / 2, kLargest) + octet % 2 * kOctet;
+    uint64_t used = 0;
+    for (size_t i = 0; i < kOctet; ++i) used |= static_cast<uint64_t>(largest[i]) << 8 * i;
+    return used;
+  }
+};
+
+// One group of channels.
+struct Group {
+  size_t first_channel = 0;
+  size_t channels = 0;
+  size_t components = 0;
+  Stage analysis;
+  Stage synthesis;
+};
+
+// Walks through the tables, and proves on its first walk that they are whole.
+class Transform {
+ public:
+  size_t rows = 0;
+  size_t columns = 0;
+  size_t block_bits = 0;
+  size_t components = 0;
+
+  // Returns whether the tables are those of a map of so many channels.
+  bool Read(const CodecSpec& spec) {
+    if (spec.integers.size() < 4 || spec.channels < 1) return false;
+    for (size_t i = 0; i < 4; ++i) {
+      if (spec.integers[i] < 1 || spec.integers[i] > 1 << 20) return false;
+    }
+    rows = static_cast<size_t>(spec.integers[0]);
+    columns = static_cast<size_t>(spec.integers[1]);
+    group_ = static_cast<size_t>(spec.integers[2]);
+    groups_ = static_cast<size_t>(spec.integers[3]);
+    channels_ = static_cast<size_t>(spec.channels);
+    integers_ = spec.integers.subspan(4);
+    tables_ = spec.tables;
+    if (rows * columns * group_ > kMostElements) return false;
+    if (groups_ != (channels_ + group_ - 1) / group_) return false;
+    Cursor cursor = Begin();
+    for (size_t i = 0; i < groups_; ++i) {
+      Group group;
+      if (!Next(&cursor, &group)) return false;
+      components += group.components;
+      for (size_t octet = 0; octet < 2 * group.analysis.tiles; ++octet) {
+        block_bits += static_cast<size_t>(std::popcount(group.analysis.Used(octet)));
+      }
+    }
+    return cursor.integers.empty() && cursor.tables.empty();
+  }
+
+  // Calls visit(group) for every group in the order of its channels.
+  template <typename Visit>
+  void ForEachGroup(Visit visit) const {
+    Cursor cursor = Begin();
+    Group group;
+    for (size_t i = 0; i < groups_ && Next(&cursor, &group); ++i) visit(group);
+  }
+
+ private:
+  struct Cursor {
+    size_t channel;
+    std::span<const int32_t> integers;
+    std::span<const uint8_t> tables;
+  };
+
+  Cursor Begin() const { return {0, integers_, tables_}; }
+
+  bool Next(Cursor* cursor, Group* group) const {
+    if (cursor->integers.empty() || cursor->integers[0] < 0) return false;
+    group->first_channel = cursor->channel;
+    group->channels = std::min(group_, channels_ - cursor->channel);
+    group->components = static_cast<size_t>(cursor->integers[0]);
+    if (group->components > kMostElements) return false;
+    const size_t elements = rows * columns * group->channels;
+    cursor->integers = cursor->integers.subspan(1);
+    cursor->channel += group->channels;
+    return NextStage(cursor, elements, group->components, 5, &group->analysis) &&
+           NextStage(cursor, group->components, elements, 2, &group->synthesis);
+  }
+
+  static bool NextStage(Cursor* cursor, size_t inputs, size_t outputs, size_t number_rows,
+                        Stage* stage) {
+    stage->tiles = (outputs + kLanes - 1) / kLanes;
+    stage->quads = (inputs + kQuad - 1) / kQuad;
+    stage->rows = number_rows;
+    stage->numbers = cursor->integers.data();
+    stage->matrix = reinterpret_cast<const int8_t*>(cursor->tables.data());
+    const size_t numbers = stage->tiles * number_rows * kLanes;
+    const size_t products = stage->tiles * stage->quads * kLanes * kQuad;
+    if (cursor->integers.size() < numbers || cursor->tables.size() < products) return false;
+    cursor->integers = cursor->integers.subspan(numbers);
+    cursor->tables = cursor->tables.subspan(products);
+    return true;
+  }
+
+  size_t group_ = 0;
+  size_t groups_ = 0;
+  size_t channels_ = 0;
+  std::span<const int32_t> integers_;
+  std::span<const uint8_t> tables_;
+};
+
+// Copies the channels of one pixel; 16 of them, the usual group, without a call.
+inline void CopyChannels(const uint8_t* from, size_t channels, uint8_t* to) {
+  if (channels == 16) {
+    std::memcpy(to, from, 16);
+  } else {
+    std::memcpy(to, from, channels);
+  }
+}
+
+// Where one block lies in a unit; behind the last row and column, the last ones are repeated.
+struct BlockPlace {
+  size_t row;
+  size_t column;
+};
+
+inline void Gather(const ConstRows& rows, int32_t width, const Transform& transform,
+                   BlockPlace place, const Group& group, BlockBytes* block) {
+  uint8_t* to = block->data();
+  for (size_t i = 0; i < transform.rows; ++i) {
+    const size_t row = std::min(place.row + i, static_cast<size_t>(rows.count) - 1);
+    for (size_t j = 0; j < transform.columns; ++j, to += group.channels) {
+      const size_t column = std::min(place.column + j, static_cast<size_t>(width) - 1);
+      const uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column) * rows.pixel_bytes;
+      CopyChannels(pixel + group.first_channel, group.channels, to);
+    }
+  }
+}
+
+// The part of a block that lies in columns first .. stop - 1, the first of which is rows' first.
+inline void Scatter(const BlockBytes& block, const Transform& transform, BlockPlace place,
+                    const Group& group, size_t first, size_t stop, const MutableRows& rows) {
+  const uint8_t* from = block.data();
+  for (size_t i = 0; i < transform.rows; ++i) {
+    const size_t row = place.row + i;
+    for (size_t j = 0; j < transform.columns; ++j, from += group.channels) {
+      const size_t column = place.column + j;
+      if (row >= static_cast<size_t>(rows.count) || column < first || column >= stop) continue;
+      uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column - first) * rows.pixel_bytes;
+      CopyChannels(from, group.channels, pixel + group.first_channel);
+    }
+  }
+}
+
+// How a stage is computed, and eight codes are packed and unpacked.
+struct PortableTransform {
+  static void Apply(const Stage& stage, size_t blocks, const Batch& in, Batch* out) {
+    for (size_t block = 0; block < blocks; ++block) {
+      for (size_t tile = 0; tile < stage.tiles; ++tile) {
+        ApplyTile(stage, tile, in[block].data(), (*out)[block].data() + tile * kLanes);
+      }
+    }
+  }
+
+  static uint64_t Pack(uint64_t codes, uint64_t used) {
+    uint64_t word = 0;
+    int shift = 0;
+    for (size_t i = 0; i < kOctet; ++i) {
+      const uint64_t largest = used >> 8 * i & 0xFF;
+      // A code of no bits is 0, and behind it the shift may be all of 64.
+      if (largest != 0) word |= (codes >> 8 * i & 0xFF) << shift;
+      shift += std::popcount(largest);
+    }
+    return word;
+  }
+
+  static uint64_t Unpack(uint64_t word, uint64_t used) {
+    uint64_t codes = 0;
+    int shift = 0;
+    for (size_t i = 0; i < kOctet; ++i) {
+      const uint64_t largest = used >> 8 * i & 0xFF;
+      if (largest == 0) continue;
+      codes |= (word >> shift & largest) << 8 * i;
+      shift += std::popcount(largest);
+    }
+    return codes;
+  }
+
+ private:
+  static void ApplyTile(const Stage& stage, size_t tile, const uint8_t* in, uint8_t* out) {
+    std::array<int32_t, kLanes> sums;
+    std::copy_n(stage.At(tile, Stage::kBias), kLanes, sums.begin());
+    const int8_t* matrix = stage.Matrix(tile);
+    for (size_t quad = 0; quad < stage.quads; ++quad, in += kQuad, matrix += kLanes * kQuad) {
+      for (size_t lane = 0; lane < kLanes; ++lane) {
+        const int8_t* row = matrix + lane * kQuad;
+        sums[lane] += in[0] * row[0] + in[1] * row[1] + in[2] * row[2] + in[3] * row[3];
+      }
+    }
+    const int32_t* shift = stage.At(tile, Stage::kShift);
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const int32_t most = stage.IsLimited() ? stage.At(tile, Stage::kLargest)[lane] : 255;
+      out[lane] = static_cast<uint8_t>(std::clamp(sums[lane] >> shift[lane], 0, most));
+    }
+  }
+};
+
+// Whether every code of a block is one that the encoder writes.
+inline bool AreCodes(const Stage& stage, const BlockBytes& codes) {
+  int32_t wrong = 0;
+  for (size_t tile = 0; tile < stage.tiles; ++tile) {
+    const int32_t* low = stage.At(tile, Stage::kLow);
+    const int32_t* high = stage.At(tile, Stage::kHigh);
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const int32_t code = codes[tile * kLanes + lane];
+      wrong |= static_cast<int32_t>(code < low[lane]) | static_cast<int32_t>(code > high[lane]);
+    }
+  }
+  return wrong == 0;
+}
+
+#if defined(__x86_64__)
+
+#define THINMAPS_TRANSFORM_AVX512 \
+  [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")]]
+
+struct Avx512Transform {
+  THINMAPS_TRANSFORM_AVX512 static void Apply(const Stage& stage, size_t, const Batch& in,
+                                              Batch* out) {
+    size_t tile = 0;
+    for (; tile + 4 <= stage.tiles; tile += 4) ApplyTiles<4>(stage, tile, in, out);
+    for (; tile + 2 <= stage.tiles; tile += 2) ApplyTiles<2>(stage, tile, in, out);
+    for (; tile < stage.tiles; ++tile) ApplyTiles<1>(stage, tile, in, out);
+  }
+
+  THINMAPS_TRANSFORM_AVX512 static uint64_t Pack(uint64_t codes, uint64_t used) {
+    return _pext_u64(codes, used);
+  }
+  THINMAPS_TRANSFORM_AVX512 static uint64_t Unpack(uint64_t word, uint64_t used) {
+    return _pdep_u64(word, used);
+  }
+
+ private:
+  // Every block of a batch, also those that nobody asked for: a quad of each meets all tiles.
+  template <size_t kTiles>
+  THINMAPS_TRANSFORM_AVX512 static void ApplyTiles(const Stage& stage, size_t first,
+                                                   const Batch& in, Batch* out) {
+    __m512i sums[kTiles][kBatch];
+    for (size_t tile = 0; tile < kTiles; ++tile) {
+      const __m512i bias = _mm512_loadu_si512(stage.At(first + tile, Stage::kBias));
+      for (size_t block = 0; block < kBatch; ++block) sums[tile][block] = bias;
+    }
+    for (size_t quad = 0; quad < stage.quads; ++quad) {
+      __m512i x[kBatch];
+      for (size_t block = 0; block < kBatch; ++block) {
+        int32_t word;
+        std::memcpy(&word, in[block].data() + quad * kQuad, sizeof word);
+        x[block] = _mm512_set1_epi32(word);
+      }
+      for (size_t tile = 0; tile < kTiles; ++tile) {
+        const __m512i matrix =
+            _mm512_loadu_si512(stage.Matrix(first + tile) + quad * kLanes * kQuad);
+        for (size_t block = 0; block < kBatch; ++block) {
+          sums[tile][block] = _mm512_dpbusd_epi32(sums[tile][block], x[block], matrix);
+        }
+      }
+    }
+    for (size_t tile = 0; tile < kTiles; ++tile) {
+      const __m512i shift = _mm512_loadu_si512(stage.At(first + tile, Stage::kShift));
+      const __m512i most = stage.IsLimited()
+                               ? _mm512_loadu_si512(stage.At(first + tile, Stage::kLargest))
+                               : _mm512_set1_epi32(255);
+      for (size_t block = 0; block < kBatch; ++block) {
+        const __m512i shifted = _mm512_srav_epi32(sums[tile][block], shift);
+        const __m512i inside =
+            _mm512_min_epi32(_mm512_max_epi32(shifted, _mm512_setzero_si512()), most);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>((*out)[block].data() + (first + tile) * kLanes),
+                         _mm512_cvtepi32_epi8(inside));
+      }
+    }
+  }
+};
+
+#endif
+
+}  // namespace thinmaps
