@@ -160,6 +160,12 @@ def test_blocks_have_two_rows_where_units_allow_it_and_padding_counts():
         assert squares(codec, values, spec).max() < 400
 
 
+def test_without_samples_all_components_get_the_same_bits():
+    spec = MapSpec(2, 4, 3)
+    codec = Klt.fit(spec, np.zeros((0, *spec.shape), np.uint8), rate=32, unit_rows=2)
+    assert codec.transform.width.tolist() == [2] * 12
+
+
 @pytest.mark.parametrize(
     "options", [{"rate": 0}, {"rate": 129}, {"block": 3}, {"group": 33}, {"rate": 2.0}]
 )

@@ -80,7 +80,7 @@ def fit_klt(
 
     Args:
         spec: the map, of which channels and zero point count.
-        samples: (n, rows, width, channels).
+        samples: (n, rows, width, channels); without any, all directions are alike.
         shape: rows, columns and channels of a block.
         weights: what a squared error costs: per channel, or a matrix per group (`moments` of
             `calibrate/sensitivity.py`); None for all the same.
@@ -96,6 +96,8 @@ def fit_klt(
         )
     felt = _metrics(spec.channels, shape, weights)
     blocks = blocks_of(samples, shape).astype(np.float64) - spec.zero_point
+    if not len(blocks):
+        blocks = np.zeros((1, *blocks.shape[1:]))
     bases = []
     for place, metric in enumerate(felt):
         first = place * shape.channels
