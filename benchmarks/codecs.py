@@ -32,11 +32,10 @@ from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.file import Model
-from thinmaps.graph.network import Network
-from thinmaps.graph.operators import Add, Conv
 from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.float_model import FloatModel
+from thinmaps.measure.map_profile import stored_maps
 from thinmaps.plan.build import build
 from thinmaps.prepared import Prepared
 from thinmaps.rate_control import UNIT_ROWS, Goals, Scope, control
@@ -92,7 +91,8 @@ class Bench:
             for fitted, label in pictures(assets / "images" / folder, task, shape, every)
         ]
         fused = FUSED.get(task.network, ())
-        return cls(task, prepared, stored_maps(network, fused), cases)
+        names = tuple(name for name in stored_maps(network) if name not in fused)
+        return cls(task, prepared, names, cases)
 
     def measure(self, name: str, chosen: Mapping[str, Codec], seconds: float) -> Row:
         """Answers and stored bytes on the evaluation pictures."""
@@ -121,22 +121,6 @@ class Bench:
             pictures=found.pictures,
             seconds=seconds,
         )
-
-
-def stored_maps(network: Network, fused: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The maps that count, in execution order."""
-
-    def counts(name: str) -> bool:
-        readers = network.readers[name]
-        summed = len(readers) == 1 and isinstance(readers[0].operator, Add)
-        made_by = network.producer[name].operator
-        return isinstance(made_by, Add) or (isinstance(made_by, Conv) and not summed)
-
-    return tuple(
-        node.output
-        for node in network.nodes
-        if network.readers[node.output] and counts(node.output) and node.output not in fused
-    )
 
 
 def _table_bytes(codec: Codec) -> int:

@@ -14,7 +14,7 @@ import thinmaps
 from thinmaps import cli, codecs
 from thinmaps.demo import shipped
 from thinmaps.graph.network import Network
-from thinmaps.graph.operators import Concat
+from thinmaps.graph.operators import Add, Concat, Conv
 from thinmaps.measure.map_profile import NetworkProfile, SeenMap, profile_of_shapes
 from thinmaps.types import MapSpec, Preprocessing
 
@@ -34,6 +34,18 @@ def test_the_peak_is_where_most_lives(network: Network) -> None:
     assert found.peak_bytes == (3 + 4 + 2) * pixels  # x is read by "right", when "a" exists
     assert found.peak_node == "right"
     assert found.raw_bytes == (3 + 4 + 2) * pixels + 6
+
+
+def test_sums_are_stored_instead_of_the_convolution_in_front_of_them() -> None:
+    network = every_operator()
+    stored = {row.name for row in profile_of_shapes(network) if row.stored}
+    for node in network.nodes:
+        readers = network.readers[node.output]
+        summed = [reader.operator.id for reader in readers] == ["add"]
+        if isinstance(node.operator, Conv) and readers:
+            assert (node.output in stored) == (not summed)
+        elif isinstance(node.operator, Add) and readers:
+            assert node.output in stored
 
 
 @pytest.mark.parametrize("make", [chain, every_operator])

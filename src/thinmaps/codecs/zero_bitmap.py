@@ -33,9 +33,12 @@ from numpy.typing import NDArray
 
 from thinmaps import bits
 from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
-from thinmaps.codecs.steps import Steps, fit_steps
+from thinmaps.codecs.steps import MENU, Steps, fit_steps
 from thinmaps.errors import BadArgument, CorruptPayload
 from thinmaps.types import MapSpec
+
+# Below it most of a map would be clipped.
+LEAST_STEP_OF_4_BITS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class ZeroBitmap(Codec):
         {},
         {"step": 40},
         {"step": 200, "element_bits": 4},
+    )
+    menu: ClassVar[tuple[Mapping[str, int], ...]] = (
+        {},
+        *({"step": step} for step in MENU),
+        *({"step": step, "element_bits": 4} for step in MENU if step >= LEAST_STEP_OF_4_BITS),
     )
 
     steps: Steps | None = None

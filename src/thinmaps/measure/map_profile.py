@@ -6,6 +6,8 @@ For every map between nodes, in execution order:
     bytes     of the uint8 map, and what a machine moves that runs layer by layer from external
               memory: the map written once and read by each node that reads it. A concatenation is
               no map of its own: its readers read its parts
+    stored    whether a machine that fuses what is free keeps it: outputs of convolutions, activated,
+              and a sum instead of the convolution in front of it
     peak      the node at which most lives while this map does, and the bytes that live there
     zeros     share of elements equal to the zero point
     entropy   order-0 entropy of the bytes less the zero point, bits per element: no code of single
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.native import fastest
 from thinmaps.graph.network import Network, Node
-from thinmaps.graph.operators import Concat
+from thinmaps.graph.operators import Add, Concat, Conv
 from thinmaps.types import MapSpec
 
 # The maps worth treating make up this share of the traffic.
@@ -47,6 +49,7 @@ class MapProfile:
     traffic_bytes: int
     peak_node: str
     peak_bytes: int
+    stored: bool = True
     zeros: float | None = None
     entropy_bits: float | None = None
     ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -87,11 +90,7 @@ class NetworkProfile:
     @property
     def ratios(self) -> dict[str, float]:
         """Every codec's ratio over all maps together."""
-        ids = self.maps[0].ratios if self.maps else {}
-        return {
-            codec: self.raw_bytes / sum(row.raw_bytes / row.ratios[codec] for row in self.maps)
-            for codec in ids
-        }
+        return ratios_of(self.maps)
 
     @property
     def worth_treating(self) -> tuple[str, ...]:
@@ -119,6 +118,13 @@ class NetworkProfile:
         }
 
 
+def ratios_of(rows: Sequence[MapProfile]) -> dict[str, float]:
+    """Every codec's ratio over some maps together."""
+    raw = sum(row.raw_bytes for row in rows)
+    ids = rows[0].ratios if rows else {}
+    return {codec: raw / sum(row.raw_bytes / row.ratios[codec] for row in rows) for codec in ids}
+
+
 def profile_of_shapes(network: Network) -> list[MapProfile]:
     """What shapes alone say, of every uint8 map that a node makes and another reads."""
     lives = _lives(network)
@@ -126,6 +132,7 @@ def profile_of_shapes(network: Network) -> list[MapProfile]:
         sum(network.maps[name].raw_bytes for name, life in lives.items() if at in life)
         for at in range(len(network.nodes))
     ]
+    stored = stored_maps(network)
     rows = []
     for name, life in lives.items():
         spec = network.maps[name]
@@ -138,9 +145,23 @@ def profile_of_shapes(network: Network) -> list[MapProfile]:
                 traffic_bytes=spec.raw_bytes * (1 + len(_readers(network, name))),
                 peak_node=network.nodes[peak].name,
                 peak_bytes=live_bytes[peak],
+                stored=name in stored,
             )
         )
     return rows
+
+
+def stored_maps(network: Network) -> tuple[str, ...]:
+    """Outputs of convolutions, and of sums instead of the convolution in front, in order."""
+
+    def counts(name: str) -> bool:
+        readers = network.readers[name]
+        summed = len(readers) == 1 and isinstance(readers[0].operator, Add)
+        made_by = network.producer[name].operator
+        return isinstance(made_by, Add) or (isinstance(made_by, Conv) and not summed)
+
+    made = (node.output for node in network.nodes)
+    return tuple(name for name in made if network.readers[name] and counts(name))
 
 
 def _lives(network: Network) -> dict[str, range]:
