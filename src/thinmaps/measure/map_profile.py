@@ -6,8 +6,8 @@ For every map between nodes, in execution order:
     bytes     of the uint8 map, and what a machine moves that runs layer by layer from external
               memory: the map written once and read by each node that reads it. A concatenation is
               no map of its own: its readers read its parts
-    stored    whether a machine that fuses what is free keeps it: outputs of convolutions, activated,
-              and a sum instead of the convolution in front of it
+    stored    whether a machine keeps it that fuses what is free: outputs of convolutions behind
+              their activation, and sums instead of the convolution in front of them
     peak      the node at which most lives while this map does, and the bytes that live there
     zeros     share of elements equal to the zero point
     entropy   order-0 entropy of the bytes less the zero point, bits per element: no code of single
