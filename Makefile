@@ -14,14 +14,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEPENDENCIES := $(VENV)/.dependencies
 CORE := $(VENV)/.core
 CXX_FILES := $(shell find native src/thinmaps -name '*.cc' -o -name '*.h')
-PYTHON_FILES := src tests tools $(wildcard benchmarks examples)
+PYTHON_FILES := src tests tools $(wildcard benchmarks examples papers)
 # Two builds at a time would write the same files; macOS has no flock and builds without.
 LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-kernels bench-fused docs size demo examples sanitize clean
+	bench-codecs papers bench-kernels bench-fused docs size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -100,6 +100,9 @@ bench-kernels: setup ## convolutions beside oneDNN (PyTorch), codecs beside memc
 
 bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markdown as in docs/codecs.md
 	$(PYTHON) benchmarks/codecs.py $(OPTIONS)
+
+papers: setup ## published figures beside ours; fails where ours have moved
+	for run in papers/*/run.py; do $(PYTHON) $$run; done
 
 bench-accuracy: setup ## the accuracy table of the README
 	$(PYTHON) benchmarks/accuracy.py $(OPTIONS)

@@ -61,9 +61,10 @@ def expected(folder: Path) -> list[Figure]:
 
 def compare(folder: Path, measured: Mapping[str, float]) -> int:
     """Print every figure beside what was measured now; 1 where one has moved or is missing."""
+    figures = expected(folder)
     moved = 0
     print(f"{'':58} {'published':>9} {'ours':>7} {'now':>7}")
-    for figure in expected(folder):
+    for figure in figures:
         now = measured.get(figure.what)
         published = "-" if figure.published is None else f"{figure.published:.2f}"
         holds = now is not None and abs(now - figure.ours) <= figure.tolerance
@@ -71,4 +72,7 @@ def compare(folder: Path, measured: Mapping[str, float]) -> int:
         shown = "-" if now is None else f"{now:.2f}"
         print(f"{figure.what:58} {published:>9} {figure.ours:>7.2f} {shown:>7}{mark}")
         moved += not holds
+    for what in measured.keys() - {figure.what for figure in figures}:
+        print(f"{what:58} {'':>9} {'':>7} {measured[what]:>7.2f}  not in expected.toml")
+        moved += 1
     return int(moved > 0)
