@@ -6,7 +6,7 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBlockWidth, kKlt, kMixedWidth, kNarrow, kRaw, kZeroBitmap;
+extern const CodecKernel kBlockWidth, kKlt, kMixedWidth, kNarrow, kRans, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
 extern const CodecKernel kBlockWidthAvx512, kKltAvx512, kMixedWidthAvx512, kNarrowAvx512,
@@ -19,6 +19,7 @@ std::span<const CodecKernel> CodecKernels() {
       kKlt,
       kMixedWidth,
       kNarrow,
+      kRans,
       kRaw,
       kZeroBitmap,
 #if defined(__x86_64__)
