@@ -52,7 +52,7 @@ struct Tables {
 inline bool ReadTables(const CodecSpec& spec, Tables* tables) {
   const size_t length = static_cast<size_t>(spec.channels) + kStepsLookahead;
   const size_t own = 6 * kEntries + 2 * kTokens + (2 * kLevels - 1) * length;
-  if (spec.integers.size() != 2 || spec.tables.size() < own) return false;
+  if (spec.integers.size() != 3 || spec.tables.size() < own) return false;
   const int32_t bits = spec.integers[0];
   if (bits < 0 || bits > 8) return false;
   tables->plain_bits = static_cast<size_t>(bits);

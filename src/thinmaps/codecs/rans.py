@@ -174,8 +174,11 @@ class Rans(Codec):
         return () if self.steps is None else self.steps.standard_operators(spec.zero_point)
 
     def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
-        """Bits of a plain symbol, and how many models there are."""
-        return np.array([self._plain_bits(spec), len(self.models.frequency)], np.int32)
+        """Bits of a plain symbol, how many models there are, and whether predictions matter."""
+        model = self.models.model
+        contexts = bool(np.any(model != model[:, :1]))
+        own = (self._plain_bits(spec), len(self.models.frequency), contexts)
+        return np.array(own, np.int32)
 
     def native_tables(self, spec: MapSpec) -> UInt8Array:
         """Those of the models, then those of steps.h; none of these where a symbol is its byte."""

@@ -65,12 +65,18 @@ class Seen:
 
 
 def seen(samples: UInt8Array, spec: MapSpec, quantiser: Steps, unit_rows: int) -> Seen:
-    """What `samples` (n, rows, width, channels) show, unit by unit, as a decoder sees it."""
+    """What `samples` (n, rows, width, channels) show, unit by unit, as a decoder sees it.
+
+    Without samples, what maps in general would: bytes near their prediction.
+    """
     zero = spec.zero_point
     begins = np.unique([edge for d in RANGES for edge in (zero + d, zero + 1 - d)])
     begins = begins[(begins > 0) & (begins < 256)]
     range_of = np.searchsorted(begins, np.arange(256), side="right")
     ranges = len(begins) + 1
+    largest = int(quantiser.largest(zero).max())
+    if not len(samples):
+        return Seen(_assumed(spec, quantiser, begins), begins, largest)
     counts = np.zeros(spec.channels * ranges * 256, np.int64)
     taken = max(1, MOST_ELEMENTS // max(1, samples[0].size))
     for sample in samples[:: max(1, -(-len(samples) // taken))]:
@@ -79,8 +85,19 @@ def seen(samples: UInt8Array, spec: MapSpec, quantiser: Steps, unit_rows: int) -
             prediction = predictions(quantiser.values(symbols, zero), spec)
             place = np.arange(spec.channels) * ranges + range_of[prediction]
             counts += np.bincount((place * 256 + symbols).ravel(), minlength=counts.size)
-    largest = int(quantiser.largest(zero).max())
     return Seen(counts.reshape(spec.channels, ranges, 256), begins, largest)
+
+
+def _assumed(spec: MapSpec, quantiser: Steps, begins: Int64Array) -> Int64Array:
+    """Counts as if bytes lay around the middle of their prediction's range, as far as it is wide."""
+    edges = np.concatenate([[0], begins, [256]])
+    middle = ((edges[:-1] + edges[1:] - 1) / 2)[None, :, None]
+    symbols = np.repeat(np.arange(256, dtype=np.uint8)[:, None], spec.channels, axis=1)
+    known = np.minimum(symbols, quantiser.largest(spec.zero_point)).astype(np.uint8)
+    values = quantiser.values(known, spec.zero_point).T[:, None, :].astype(np.float64)
+    spread = 1 + np.abs(middle - spec.zero_point) / 2
+    likely = np.exp(-np.abs(values - middle) / spread) + 1e-3
+    return np.where(symbols.T[:, None] == known.T[:, None], 1000 * likely, 0).astype(np.int64)
 
 
 def fit_models(seen: Seen, contexts: int, models: int) -> Models:
