@@ -89,7 +89,7 @@ def seen(samples: UInt8Array, spec: MapSpec, quantiser: Steps, unit_rows: int) -
 
 
 def _assumed(spec: MapSpec, quantiser: Steps, begins: Int64Array) -> Int64Array:
-    """Counts as if bytes lay around the middle of their prediction's range, as far as it is wide."""
+    """Counts as if bytes lay near the middle of their prediction's range, as far as it is away."""
     edges = np.concatenate([[0], begins, [256]])
     middle = ((edges[:-1] + edges[1:] - 1) / 2)[None, :, None]
     symbols = np.repeat(np.arange(256, dtype=np.uint8)[:, None], spec.channels, axis=1)
