@@ -6,7 +6,8 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBlockWidth, kKlt, kMixedWidth, kNarrow, kRans, kRaw, kZeroBitmap;
+extern const CodecKernel kBitplane, kBlockWidth, kKlt, kMixedWidth, kNarrow, kRans, kRaw,
+    kZeroBitmap;
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
 extern const CodecKernel kBlockWidthAvx512, kKltAvx512, kMixedWidthAvx512, kNarrowAvx512,
@@ -15,6 +16,7 @@ extern const CodecKernel kBlockWidthAvx512, kKltAvx512, kMixedWidthAvx512, kNarr
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
+      kBitplane,
       kBlockWidth,
       kKlt,
       kMixedWidth,

@@ -125,6 +125,33 @@ def maps(spec: MapSpec) -> dict[str, UInt8Array]:
     }
 
 
+def costliest(codec: Codec, spec: MapSpec) -> UInt8Array:
+    """A map that costs most, for a codec whose worst case none of `maps` is."""
+    if codec.id != "bitplane":
+        return maps(spec)["dense"]
+    found = []
+    for first in range(0, spec.height, codec.unit_rows):
+        rows = min(codec.unit_rows, spec.height - first)
+        elements = rows * spec.width * spec.channels
+        candidates = [
+            (_costly_planes(elements, zeros) + np.uint8(spec.zero_point))
+            .reshape(spec.channels, rows, spec.width)
+            .transpose(1, 2, 0)
+            for zeros in range(min(8, (elements + 1) // 2) + 1)
+        ]
+        found.append(max(candidates, key=lambda unit: len(codec.encode_unit(unit, spec))))
+    return np.concatenate(found)
+
+
+def _costly_planes(elements: int, zeros: int) -> UInt8Array:
+    """Elements whose planes all take 8 bits, between the first of which there are zeros."""
+    stored = elements - zeros
+    blocks = np.resize(np.uint8([200, 29, 199, 199, 199, 199, 199, 199]), stored)
+    rest = stored % 8
+    blocks[stored - rest :] = {1: [171], 2: [1, 171]}.get(rest, blocks[stored - rest :])
+    return np.insert(blocks, np.arange(zeros), 0)
+
+
 def units(codec: Codec, values: UInt8Array) -> list[UInt8Array]:
     """The rows of each coding unit, top to bottom."""
     return [values[row : row + codec.unit_rows] for row in range(0, len(values), codec.unit_rows)]

@@ -23,12 +23,12 @@ HERE = Path(__file__).parent
 
 
 def test_the_codecs_of_this_package_are_found():
-    assert {"block_width", "narrow", "raw", "zero_bitmap"} <= set(codecs.ids())
+    assert {"bitplane", "block_width", "narrow", "raw", "zero_bitmap"} <= set(codecs.ids())
     assert codecs.get("raw") is Raw
 
 
 def test_every_codec_of_this_package_has_a_portable_native_twin():
-    for codec_id in ("block_width", "narrow", "raw", "zero_bitmap"):
+    for codec_id in ("bitplane", "block_width", "narrow", "raw", "zero_bitmap"):
         codec = codecs.get(codec_id)()
         check_native(codec)
         assert list(implementations(codec))[:2] == ["reference", "native-portable"]
