@@ -48,7 +48,7 @@ class Klt(Codec):
     unique: ClassVar[bool] = False
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({}, {"rate": 32, "block": 1})
     menu: ClassVar[tuple[Mapping[str, int], ...]] = tuple(
-        {"rate": rate} for rate in (16, 24, 32, 40, 48, 64, 80)
+        {"rate": rate} for rate in (16, 24, 32, 40)
     )
 
     transform: Transform = field(default_factory=Transform)

@@ -249,14 +249,24 @@ class Transform:
                 f"{component}, found {codes[wrong][0]}"
             )
 
-    def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
-        """Both directions as convolutions whose stride is their kernel."""
+    def standard_operators(
+        self, spec: MapSpec, order: NDArray[np.int32] | None = None
+    ) -> tuple[StandardOperator, ...]:
+        """Both directions as convolutions whose stride is their kernel.
+
+        With `order`, channel `order[i]` of the map is what is channel i here.
+        """
         analysis, synthesis = (np.zeros(self._kernel_shape(), np.float32) for _ in range(2))
         for group in self.groups():
             here = (group.components, group.channels)
             shape = (-1, self.rows, self.columns, group.synthesis.shape[0] // self.pixels)
             analysis[here] = group.analysis.reshape(shape).transpose(0, 3, 1, 2)
             synthesis[here] = group.synthesis.T.reshape(shape).transpose(0, 3, 1, 2)
+        synthesis_shift = self.synthesis_shift
+        if order is not None:
+            place = np.argsort(order)
+            analysis, synthesis = analysis[:, place], synthesis[:, place]
+            synthesis_shift = synthesis_shift[place]
         zero_code = self.zero_code.astype(np.float32)
         zero = np.float32(spec.zero_point)
         down, across = self.blocks(spec, spec.height)
@@ -272,7 +282,7 @@ class Transform:
             StandardOperator("Min", (self.largest.astype(np.float32),)),
             StandardOperator("Add", (-zero_code,)),
             StandardOperator("ConvTranspose", (synthesis,)),
-            *_shifted(self.synthesis_shift),
+            *_shifted(synthesis_shift),
             StandardOperator("Add", (zero,)),
             StandardOperator("Clip", (np.float32(0), np.float32(255))),
             *([StandardOperator("Crop", (), (spec.height, spec.width))] if below or right else []),

@@ -42,10 +42,10 @@ LEAST_FELT = 1e-3
 UNSEEN = 1e-3
 
 REACH = 10.0  # of the histograms of components, in root mean squares
-BINS = 2001
+BINS = 1001
 BIN = 2 * REACH / (BINS - 1)
-STEPS_PER_WIDTH = 24
-PLACES_OF_ZERO = 16
+STEPS_PER_WIDTH = 16
+PLACES_OF_ZERO = 8
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,7 @@ def fit_klt(
     Raises:
         BadArgument, BadShape: samples or weights that do not fit the map.
     """
-    if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
-        raise BadShape(
-            f"a transform is fitted on uint8 (n, rows, w, {spec.channels}), "
-            f"got {samples.dtype} {samples.shape}"
-        )
+    check_samples(spec, samples)
     felt = _metrics(spec.channels, shape, weights)
     blocks = blocks_of(samples, shape).astype(np.float64) - spec.zero_point
     if not len(blocks):
@@ -106,7 +102,16 @@ def fit_klt(
     losses = np.concatenate([basis.losses for basis in bases])
     width = allocate(losses, np.ones(len(losses), np.int64), bits)
     last = np.cumsum([len(basis.losses) for basis in bases])[:-1]
-    return _assembled(shape, bases, np.split(width, last))
+    return assembled(shape, bases, np.split(width, last))
+
+
+def check_samples(spec: MapSpec, samples: UInt8Array) -> None:
+    """Refuse samples that are not uint8 (n, rows, width, channels)."""
+    if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
+        raise BadShape(
+            f"a transform is fitted on uint8 (n, rows, w, {spec.channels}), "
+            f"got {samples.dtype} {samples.shape}"
+        )
 
 
 def blocks_of(samples: UInt8Array, shape: BlockShape) -> UInt8Array:
@@ -203,9 +208,7 @@ def _candidates(width: int) -> tuple[Float64Array, UInt8Array, Float64Array]:
     return step.astype(np.float64), zero.astype(np.uint8), errors
 
 
-def _assembled(
-    shape: BlockShape, bases: Sequence[Basis], widths: Sequence[UInt8Array]
-) -> Transform:
+def assembled(shape: BlockShape, bases: Sequence[Basis], widths: Sequence[UInt8Array]) -> Transform:
     """The integers of all groups; components of no bits are left out."""
     parts = [_integers(basis, width) for basis, width in zip(bases, widths, strict=True)]
     pixels = shape.rows * shape.columns
