@@ -106,13 +106,13 @@ class Builder {
                   weights_->packed);
   }
 
-  // Rows of (node, first work row, work rows).
+  // Rows of (node, first work row, work rows, nanoseconds that it may take).
   void Steps(
-      const nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>& steps) {
+      const nb::ndarray<const int32_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>& steps) {
     Model& model = Started();
     for (size_t i = 0; i < steps.shape(0); ++i) {
-      const int32_t* step = steps.data() + 3 * i;
-      model.Add({step[0], step[1], step[2]});
+      const int32_t* step = steps.data() + 4 * i;
+      model.Add({step[0], step[1], step[2], step[3]});
     }
   }
 

@@ -124,11 +124,12 @@ class UnitKernel final : public Kernel {
 
   int32_t work_rows() const override { return coding_.height(); }
   int32_t step_rows() const override { return coding_.unit_rows(); }
+  int32_t most_parts(Rows rows) const override { return Units(rows); }
   size_t weights_bytes() const override { return coding_.bytes(); }
 
   void Run(const Memory& memory, Rows rows, Part part) const override {
     const int32_t unit_rows = coding_.unit_rows();
-    const Range units = Share((rows.count + unit_rows - 1) / unit_rows, part);
+    const Range units = Share(Units(rows), part);
     size_t stored = 0;
     for (int32_t unit = units.first; unit < units.stop; ++unit) {
       const int32_t first = rows.first + unit * unit_rows;
@@ -145,6 +146,10 @@ class UnitKernel final : public Kernel {
   }
 
  private:
+  int32_t Units(Rows rows) const {
+    return (rows.count + coding_.unit_rows() - 1) / coding_.unit_rows();
+  }
+
   Coding coding_;
   int32_t input_;
   int32_t output_;

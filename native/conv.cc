@@ -182,7 +182,8 @@ class Convolution final : public Kernel {
   void Run(const Memory& memory, Rows rows, Part part) const override {
     Range blocks{0, shape_.blocks()};
     Area area{{rows.first, rows.first + rows.count}, {0, out_.width}};
-    if (rows.count >= part.count || out_.width >= part.count * kSharedPixels) {
+    const bool wide = out_.width >= part.count * kSharedPixels;
+    if (wide || LargestShare(rows.count, part) <= LargestShare(shape_.blocks(), part)) {
       area = ShareArea(rows, out_.width, part);
     } else {
       blocks = Share(shape_.blocks(), part);

@@ -52,6 +52,7 @@ struct StepDescription {
   int32_t node = 0;
   int32_t first = 0;
   int32_t rows = 0;
+  int32_t nanoseconds = 0;  // that it may take: whether threads share it depends on this
 };
 
 struct Description {

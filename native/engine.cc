@@ -8,6 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "shares.h"
+
 namespace thinmaps {
 namespace {
 
@@ -48,6 +50,7 @@ Engine::Engine(std::shared_ptr<const Model> model, int32_t threads, bool prefaul
       arena_(Aligned(storage_.get())),
       views_(model_->ViewsIn(arena_)),
       encoded_bytes_(model_->maps().size()),
+      shares_(SharesOfSteps(*model_, threads)),
       team_(threads) {
   if (prefault) std::memset(arena_, 0, static_cast<size_t>(model_->arena_bytes()));
 }
@@ -60,18 +63,20 @@ void Engine::Run(std::span<const External> externals, int32_t first, int32_t sto
   }
   if (first == 0) std::fill(encoded_bytes_.begin(), encoded_bytes_.end(), 0);
   first_ = first;
-  stop_ = stop;
-  team_.Run([](void* self, Part part) { static_cast<Engine*>(self)->Execute(part); }, this);
+  const StandardArithmetic standard;
+  const auto run_step = [](void* self, int32_t item, Part part) {
+    auto* engine = static_cast<Engine*>(self);
+    engine->RunStep(engine->first_ + item, part);
+  };
+  const std::span<const uint8_t> shares(shares_);
+  team_.Run(shares.subspan(static_cast<size_t>(first), static_cast<size_t>(stop - first)), run_step,
+            this);
 }
 
-void Engine::Execute(Part part) {
-  const StandardArithmetic standard;
+void Engine::RunStep(int32_t step, Part part) {
   const Memory memory{arena_, views_.data(), encoded_bytes_.data()};
-  for (int32_t i = first_; i < stop_; ++i) {
-    const StepDescription& step = model_->steps()[static_cast<size_t>(i)];
-    model_->kernel(step.node).Run(memory, {step.first, step.rows}, part);
-    team_.Wait();
-  }
+  const StepDescription& work = model_->steps()[static_cast<size_t>(step)];
+  model_->kernel(work.node).Run(memory, {work.first, work.rows}, part);
 }
 
 }  // namespace thinmaps

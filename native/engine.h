@@ -36,16 +36,16 @@ class Engine {
   void Run(std::span<const External> externals, int32_t first, int32_t stop);
 
  private:
-  void Execute(Part part);
+  void RunStep(int32_t step, Part part);
 
   std::shared_ptr<const Model> model_;
   std::unique_ptr<uint8_t, void (*)(void*)> storage_;
   uint8_t* arena_;
   std::vector<MapView> views_;
   std::vector<int64_t> encoded_bytes_;
+  std::vector<uint8_t> shares_;  // of each step
   Team team_;
-  int32_t first_ = 0;
-  int32_t stop_ = 0;
+  int32_t first_ = 0;  // step of a run
 };
 
 }  // namespace thinmaps

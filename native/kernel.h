@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -57,14 +58,22 @@ inline Range Share(int32_t items, Part part) {
           static_cast<int32_t>(all * (part.index + 1) / part.count)};
 }
 
-// A step's rows and columns, split by rows where there are enough of them, else by columns.
+// The fraction of the items that the largest part has.
+inline float LargestShare(int32_t items, Part part) {
+  return static_cast<float>((items + part.count - 1) / part.count) / static_cast<float>(items);
+}
+
+// A step's rows and columns, split by rows where that gives everybody as many, or so many that one
+// row more or less is little; else by columns.
 struct Area {
   Range rows;
   Range columns;
 };
 
+constexpr int32_t kManyRows = 8;
+
 inline Area ShareArea(Rows rows, int32_t width, Part part) {
-  if (rows.count >= part.count) {
+  if (rows.count % part.count == 0 || rows.count >= kManyRows * part.count) {
     const Range share = Share(rows.count, part);
     return {{rows.first + share.first, rows.first + share.stop}, {0, width}};
   }
@@ -80,6 +89,9 @@ class Kernel {
 
   virtual int32_t work_rows() const = 0;
   virtual size_t weights_bytes() const { return 0; }
+
+  // More parts of a step than this would have nothing to do.
+  virtual int32_t most_parts(Rows /*rows*/) const { return std::numeric_limits<int32_t>::max(); }
 
   // A step must start at a multiple of this and end at one or at the last row.
   virtual int32_t step_rows() const { return 1; }

@@ -92,6 +92,7 @@ void Model::Add(const StepDescription& step) {
                             "' does rows " + std::to_string(step.first) + " to " +
                             std::to_string(stop) +
                             ", which it does not have or which cut a coding unit");
+  Need(step.nanoseconds >= 0, "a step takes a negative time");
   description_.steps.push_back(step);
 }
 

@@ -3,19 +3,29 @@
 
 #include <unistd.h>
 
+#include <bit>
+#include <cfenv>
+
 namespace thinmaps {
 namespace {
 
-// Waits until `value` is no longer `old`: briefly awake, because steps are short, then asleep.
-void WaitWhile(const std::atomic<int32_t>& value, int32_t old) {
+constexpr uint32_t kJobIsOver = 1u << 31;
+constexpr uint32_t kAllIsOver = 1u << 30;
+constexpr uint32_t kShares = (1u << Team::kMostShares) - 1;
+
+// What `value` is once it is no longer `old`. Waits awake for some 20 to 50 microseconds, as long
+// as a short share takes, then asleep: by then the others do not share, or do not get to run.
+uint32_t Changed(const std::atomic<uint32_t>& value, uint32_t old) {
   constexpr int32_t kSpins = 1000;
   for (int32_t spin = 0; spin < kSpins; ++spin) {
-    if (value.load(std::memory_order_acquire) != old) return;
+    const uint32_t found = value.load(std::memory_order_acquire);
+    if (found != old) return found;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
   }
-  value.wait(old, std::memory_order_acquire);
+  value.wait(old);
+  return value.load(std::memory_order_acquire);
 }
 
 }  // namespace
@@ -31,42 +41,66 @@ Team::~Team() {
     for (std::thread& helper : helpers_) helper.detach();  // there is nobody to wait for
     return;
   }
-  stops_ = true;
-  ++job_;
-  job_.notify_all();
+  offered_.store(kAllIsOver);
+  offered_.notify_all();
   for (std::thread& helper : helpers_) helper.join();
 }
 
-void Team::Run(Work work, void* context) {
-  alone_ = threads_ == 1 || getpid() != process_;
-  if (alone_) return work(context, {0, 1});
+void Team::Run(std::span<const uint8_t> shares, Work work, void* context) {
+  if (threads_ == 1 || getpid() != process_) {
+    for (size_t i = 0; i < shares.size(); ++i) work(context, static_cast<int32_t>(i), {0, 1});
+    return;
+  }
+  shares_ = shares;
   work_ = work;
   context_ = context;
-  job_.fetch_add(1, std::memory_order_release);
-  job_.notify_all();
-  work(context, {0, threads_});
-  Wait();
+  item_ = 0;
+  offered_.store(0, std::memory_order_relaxed);
+  GoOn(0);
+  TakeShares(0, kJobIsOver);
 }
 
-void Team::Wait() {
-  if (alone_) return;
-  const int32_t generation = generation_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
-  } else {
-    WaitWhile(generation_, generation);
+// Does the items of one share that are next, then offers the shares of the one after them.
+void Team::GoOn(int32_t index) {
+  for (; item_ < shares_.size() && shares_[item_] == 1; ++item_) {
+    work_(context_, static_cast<int32_t>(item_), {0, 1});
+  }
+  if (item_ == shares_.size()) {
+    offered_.store(kJobIsOver);
+    if (index != 0) offered_.notify_all();  // only the caller waits for this
+    return;
+  }
+  unfinished_.store(shares_[item_], std::memory_order_relaxed);
+  offered_.store((1u << shares_[item_]) - 1);
+  offered_.notify_all();  // a system call only if somebody is asleep
+}
+
+// Thread `index` takes shares until one of the bits of `until` is offered instead.
+void Team::TakeShares(int32_t index, uint32_t until) {
+  const uint32_t own = 1u << index % kMostShares;
+  uint32_t offered = offered_.load(std::memory_order_acquire);
+  while ((offered & until) == 0) {
+    const uint32_t free = offered & kShares;
+    if (free == 0) {
+      offered = Changed(offered_, offered);
+      continue;
+    }
+    const uint32_t share = (free & own) != 0 ? own : free & (~free + 1);
+    // Whichever item it is by now, a share is ours if its bit was still there.
+    if ((offered_.fetch_and(~share, std::memory_order_acquire) & share) != 0) {
+      work_(context_, static_cast<int32_t>(item_), {std::countr_zero(share), shares_[item_]});
+      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        ++item_;
+        GoOn(index);
+      }
+    }
+    offered = offered_.load(std::memory_order_acquire);
   }
 }
 
 void Team::Serve(int32_t index) {
-  for (int32_t done = 0;; ++done) {
-    WaitWhile(job_, done);
-    if (stops_) return;
-    work_(context_, {index, threads_});
-    Wait();
-  }
+  std::fesetenv(FE_DFL_ENV);  // whatever the thread has set that made the team
+  TakeShares(index, kAllIsOver);
 }
 
 }  // namespace thinmaps

@@ -6,7 +6,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from thinmaps.run import cores, describe
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -18,3 +21,12 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip("the networks and pictures beside the checkout are absent")
     return folder
+
+
+@pytest.fixture
+def every_step_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines have as many threads as asked for, which share steps however short."""
+    monkeypatch.setattr(cores, "usable_cores", lambda: cores.MOST_THREADS)
+    monkeypatch.setattr(
+        describe, "step_nanoseconds", lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
+    )

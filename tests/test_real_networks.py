@@ -57,6 +57,7 @@ def compressed(assets: Path, name: str) -> tuple[tm.Model, np.ndarray]:
 
 
 @EACH_NETWORK
+@pytest.mark.usefixtures("every_step_shared")
 def test_the_engine_equals_the_definition_bit_for_bit(assets, name):
     model, picture = compressed(assets, name)
     network = model.plan.source
@@ -87,6 +88,7 @@ def test_onnx_runtime_gives_the_same_final_maps_within_a_step(assets, name):
         assert (steps <= tolerance).mean() >= 0.999
 
 
+@pytest.mark.usefixtures("every_step_shared")
 @pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 @pytest.mark.parametrize("stripe_rows", [1, 3, 1000])
 @pytest.mark.parametrize("codec", [None, "raw", "zero_bitmap", "narrow:5", "narrow:3,unit_rows=2"])

@@ -6,15 +6,45 @@ from typing import Annotated
 import numpy
 from numpy.typing import NDArray
 
-
 def codec_kernels() -> list[tuple[str, str]]: ...
-
-def encode_unit(codec_id: str, isa: str, rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), device='cpu', writable=False)], zero_point: int, integers: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], tables: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], payload: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C')]) -> tuple[int, int]: ...
-
-def decode_unit(codec_id: str, isa: str, payload: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], width: int, column: int, zero_point: int, integers: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], tables: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), device='cpu')]) -> int: ...
-
-def sha256(head: bytes, rest: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> str: ...
-
+def encode_unit(
+    codec_id: str,
+    isa: str,
+    rows: Annotated[
+        NDArray[numpy.uint8], dict(shape=(None, None, None), device="cpu", writable=False)
+    ],
+    zero_point: int,
+    integers: Annotated[
+        NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    tables: Annotated[
+        NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    payload: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C")],
+) -> tuple[int, int]: ...
+def decode_unit(
+    codec_id: str,
+    isa: str,
+    payload: Annotated[
+        NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    width: int,
+    column: int,
+    zero_point: int,
+    integers: Annotated[
+        NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    tables: Annotated[
+        NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), device="cpu")],
+) -> int: ...
+def sha256(
+    head: bytes,
+    rest: Annotated[
+        NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> str: ...
 def isa() -> str:
     """The instruction set that engines use unless told otherwise."""
 
@@ -35,26 +65,55 @@ class Model:
 
 class Builder:
     def __init__(self, arena_bytes: int, weights: Weights, isa: str) -> None: ...
-
     def buffer(self, offset: int, slot_bytes: int, slots: int) -> None: ...
-
-    def map(self, name: str, shape: Sequence[int], scale: float, zero_point: int, is_float: bool, place: Sequence[int] | None) -> None: ...
-
-    def node(self, name: str, op: str, inputs: Sequence[int], output: int, state: int, integers: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], weights: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], multiplier: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], table: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], codec_id: str) -> None: ...
-
-    def steps(self, steps: Annotated[NDArray[numpy.int32], dict(shape=(None, 3), order='C', device='cpu', writable=False)]) -> None: ...
-
+    def map(
+        self,
+        name: str,
+        shape: Sequence[int],
+        scale: float,
+        zero_point: int,
+        is_float: bool,
+        place: Sequence[int] | None,
+    ) -> None: ...
+    def node(
+        self,
+        name: str,
+        op: str,
+        inputs: Sequence[int],
+        output: int,
+        state: int,
+        integers: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        weights: Annotated[
+            NDArray[numpy.int8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        bias: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        multiplier: Annotated[
+            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        table: Annotated[
+            NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        codec_id: str,
+    ) -> None: ...
+    def steps(
+        self,
+        steps: Annotated[
+            NDArray[numpy.int32], dict(shape=(None, 4), order="C", device="cpu", writable=False)
+        ],
+    ) -> None: ...
     def build(self) -> Model: ...
 
 class Engine:
-    def __init__(self, model: Model, threads: int, externals: Sequence[int], inputs: int, prefault: bool) -> None: ...
-
+    def __init__(
+        self, model: Model, threads: int, externals: Sequence[int], inputs: int, prefault: bool
+    ) -> None: ...
     def run(self, buffers: Sequence, first: int, stop: int) -> None: ...
-
     def profile(self, buffers: Sequence) -> list[int]: ...
-
     @property
     def encoded_bytes(self) -> list[int]: ...
-
     @property
     def arena(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]: ...

@@ -43,12 +43,12 @@ class Engine:
         self,
         model: Model | Plan | str | os.PathLike[str],
         *,
-        threads: int = 1,
+        threads: int | None = 1,
         prefault: bool = False,
     ) -> None:
         """Load and pack; `prefault` touches the arena's pages here, not in the first run.
 
-        `threads` are at most as many as the cores that this process may use.
+        `threads` are at most as many as the cores that this process may use; None for all of them.
 
         Raises:
             BadFile: a path that holds no .thin file.
@@ -58,7 +58,7 @@ class Engine:
         if isinstance(model, Plan):
             model = Model(model, Tail((), {}, ()))
         self.model = model
-        self.native = engine.Engine(model.plan, threads=_at_most_cores(threads), prefault=prefault)
+        self.native = engine.Engine(model.plan, threads=threads, prefault=prefault)
 
     @property
     def arena_bytes(self) -> int:
@@ -134,13 +134,6 @@ class Engine:
         from thinmaps.measure.report import Counted, report
 
         return report(self.model.plan, Counted(self.arena_bytes, self.weights_bytes))
-
-
-def _at_most_cores(threads: int) -> int:
-    """More threads than cores would wait for each other in every step."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(threads, len(os.sched_getaffinity(0)))
-    return min(threads, os.cpu_count() or 1)
 
 
 def _stacked(outputs: list[Any]) -> Any:

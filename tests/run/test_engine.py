@@ -133,8 +133,9 @@ def test_weights_of_another_network_are_refused_by_name(engine: Engine) -> None:
         Engine(build(small_network(seed=1)), weights=engine.weights)
 
 
-@pytest.mark.parametrize("threads", [2, 3, 5])
-@pytest.mark.parametrize("schedule", ["layer", "mixed"])
+@pytest.mark.usefixtures("every_step_shared")
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 def test_threads_do_not_change_a_bit(network: Network, schedule: str, threads: int) -> None:
     plan = build(network, schedule=schedule)
     x = pictures(1, network)[0]
@@ -187,6 +188,7 @@ def test_encoded_edges_equal_the_interpreter(
         assert (expected["mask"] != maps["mask"]).any()
 
 
+@pytest.mark.usefixtures("every_step_shared")
 def test_an_engine_counts_what_its_encoders_store(network: Network) -> None:
     samples = np.zeros((0, *network.maps["sum"].shape), np.uint8)
     narrow = Narrow.fit(network.maps["sum"], samples, bits=4, unit_rows=2)
@@ -233,6 +235,9 @@ import ctypes, gc, json, sys
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
 import numpy as np
 from test_engine import *
+from thinmaps.run import cores, describe
+cores.usable_cores = lambda: 2
+describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
 network = small_network()
 counts = []
 for threads in (1, 2):

@@ -265,6 +265,7 @@ def assert_same(made: dict[str, np.ndarray], expected: dict[str, np.ndarray]) ->
         np.testing.assert_array_equal(values, expected[name], err_msg=name, strict=True)
 
 
+@pytest.mark.usefixtures("every_step_shared")
 @pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_random_network_gives_the_defined_outputs(seed: int, schedule: str) -> None:

@@ -14,6 +14,10 @@ import os, sys
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
 import numpy as np
 from test_engine import *
+from thinmaps.run import cores, describe
+def share_every_step():
+    cores.usable_cores = lambda: 8
+    describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
 network = small_network(height=400, width=300)
 plan = build(network, schedule="layer")
 inputs = [pictures(1, network)[0]]
@@ -37,6 +41,7 @@ def said(code: str) -> list[str]:
 def test_a_warm_run_faults_no_page(threads: int) -> None:
     first, *warm = said(f"""
 import resource
+share_every_step()
 engine = Engine(plan, threads={threads})
 outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
 def faults():
@@ -72,6 +77,7 @@ print(plan.arena_bytes)
 
 def test_a_forked_process_goes_on_with_its_parents_engine() -> None:
     assert said("""
+share_every_step()
 engine = Engine(plan, threads=3)
 expected = engine.maps(inputs[0])
 child = os.fork()
@@ -85,11 +91,36 @@ print(int((engine.maps(inputs[0])["head"] == expected["head"]).all()))
 """) == ["0", "1"]
 
 
-def test_the_front_door_takes_no_more_threads_than_cores() -> None:
+def test_an_engine_takes_no_more_threads_than_cores() -> None:
     assert said("""
 import thinmaps
-some = sorted(os.sched_getaffinity(0))[:1]
-os.sched_setaffinity(0, some)
-engine = thinmaps.Engine(plan, threads=4)
-print(engine.native.threads)
-""") == ["1"]
+some = sorted(os.sched_getaffinity(0))
+print(Engine(plan, threads=None).threads == len(some))
+os.sched_setaffinity(0, some[:1])
+for threads in (4, None):
+    for engine in (Engine(plan, threads=threads), thinmaps.Engine(plan, threads=threads).native):
+        print(engine.threads)
+""") == ["True", "1", "1", "1", "1"]
+
+
+def test_a_step_that_takes_little_time_wakes_nobody() -> None:
+    """An engine of two threads whose steps are all short leaves the second one asleep."""
+    assert said("""
+import time
+cores.usable_cores = lambda: 2
+def switches(nanoseconds):
+    describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), nanoseconds, np.int32)
+    before = {*os.listdir("/proc/self/task")}
+    engine = Engine(plan, threads=2)
+    (helper,) = {*os.listdir("/proc/self/task")} - before
+    time.sleep(0.1)
+    def count():
+        lines = open(f"/proc/self/task/{helper}/status").read().splitlines()
+        return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+    asleep = count()
+    for _ in range(10):
+        engine.maps(inputs[0])
+    time.sleep(0.1)
+    return count() - asleep
+print(switches(1000) == 0, switches(2**30) > 0)
+""") == ["True", "True"]

@@ -34,7 +34,9 @@ app = typer.Typer(
 ThinFile = Annotated[str, typer.Argument(metavar="MODEL.thin", show_default=False)]
 OnnxFile = Annotated[str, typer.Argument(metavar="MODEL.onnx", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the engine.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, max=256, help="Of the engine; at most one per core.")
+]
 Calibrate = Annotated[
     str | None,
     typer.Option(metavar="PICTURES", help="A folder, .npy or .npz. Not needed for QDQ files."),

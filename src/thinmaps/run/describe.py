@@ -26,6 +26,7 @@ from thinmaps.errors import PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Node
 from thinmaps.pages import fetched
+from thinmaps.plan.cost import RATES, StepCost
 from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.plan import Plan
 from thinmaps.types import MapSpec
@@ -63,8 +64,17 @@ def build(plan: Plan, weights: _core.Weights, isa: str) -> _core.Model:
     for node in network.nodes:
         inputs = [index[name] for name in node.inputs]
         _describe_node(builder, plan, node, inputs, index[node.output])
-    builder.steps(np.array(plan.steps, np.int32).reshape(-1, 3))
+    steps = np.array(plan.steps, np.int32).reshape(-1, 3)
+    builder.steps(np.column_stack([steps, step_nanoseconds(plan, steps, isa or _core.isa())]))
     return builder.build()
+
+
+def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], isa: str) -> NDArray[np.int32]:
+    """What each step may take, which says whether threads share it."""
+    cost = StepCost(plan.network, RATES[isa])
+    known = np.minimum(steps[:, 0], len(plan.network.nodes) - 1)  # the core refuses others
+    seconds = cost(known, steps[:, 2])
+    return np.clip(1e9 * seconds, 0, np.iinfo(np.int32).max).astype(np.int32)
 
 
 def _describe_node(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from thinmaps import _core, quant
 from thinmaps.errors import BadArgument, BadShape, PlanImpossible
 from thinmaps.plan.plan import Plan
+from thinmaps.run.cores import checked_threads
 from thinmaps.run.describe import build
 from thinmaps.run.row_flow import RowFlow
 from thinmaps.run.step_times import NodeTime, node_times
@@ -37,7 +38,8 @@ Input: TypeAlias = np.ndarray[Any, Any] | Mapping[str, np.ndarray[Any, Any]]
 class Engine:
     """A plan, ready to run.
 
-    `threads` share every step; results do not depend on their number. `weights` are those of
+    `threads` share the steps that take long enough, None for one per core that the process may use,
+    which is also the most; results do not depend on their number. `weights` are those of
     another engine of the same network, also of another plan of it. `isa` selects an instruction
     set ("portable", "avx2", "avx512", "amx"); results do not depend on it either. With `prefault`
     the pages of the arena are touched here, not in the first run. A forked process may go on with
@@ -52,15 +54,13 @@ class Engine:
         self,
         plan: Plan,
         *,
-        threads: int = 1,
+        threads: int | None = 1,
         weights: _core.Weights | None = None,
         isa: str | None = None,
         prefault: bool = False,
     ) -> None:
-        if type(threads) is not int or not 1 <= threads <= 256:
-            raise BadArgument(f"an engine needs 1 to 256 threads, got {threads!r}")
         self.plan = plan
-        self.threads = threads
+        self.threads = checked_threads(threads)
         self.prefault = prefault
         self.weights = _core.Weights() if weights is None else weights
         try:
