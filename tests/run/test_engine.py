@@ -322,7 +322,7 @@ def test_rows_in_progress_keep_others_out_until_closed(engine: Engine, network: 
 
 
 def test_output_rows_come_before_the_last_input_row(network: Network) -> None:
-    engine = Engine(build(network, schedule="stream"))
+    engine = Engine(build(network, schedule="stream", arena_bytes="smallest"))
     asked = []
 
     def source():

@@ -72,8 +72,9 @@ def build(plan: Plan, weights: _core.Weights, isa: str) -> _core.Model:
 def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], isa: str) -> NDArray[np.int32]:
     """What each step may take, which says whether threads share it."""
     cost = StepCost(plan.network, RATES[isa])
-    known = np.minimum(steps[:, 0], len(plan.network.nodes) - 1)  # the core refuses others
-    seconds = cost(known, steps[:, 2])
+    nodes, rows = steps[:, 0].astype(np.int64), steps[:, 2].astype(np.int64)
+    known = np.minimum(nodes, len(plan.network.nodes) - 1)  # the core refuses others
+    seconds = cost(known, rows)
     return np.clip(1e9 * seconds, 0, np.iinfo(np.int32).max).astype(np.int32)
 
 
