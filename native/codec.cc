@@ -11,18 +11,32 @@ extern const CodecKernel kBitplane, kBlockWidth, kChannelDct, kKlt, kMixedWidth,
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
 extern const CodecKernel kBlockWidthAvx512, kChannelDctAvx512, kKltAvx512, kMixedWidthAvx512,
-    kNarrowAvx512, kZeroBitmapAvx512;
+    kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
-      kBitplane,         kBlockWidth,       kChannelDct, kKlt,
-      kMixedWidth,       kNarrow,           kRans,       kRaw,
+      kBitplane,
+      kBlockWidth,
+      kChannelDct,
+      kKlt,
+      kMixedWidth,
+      kNarrow,
+      kRans,
+      kRaw,
       kZeroBitmap,
 #if defined(__x86_64__)
-      kBlockWidthAvx2,   kMixedWidthAvx2,   kNarrowAvx2, kZeroBitmapAvx2,
-      kBlockWidthAvx512, kChannelDctAvx512, kKltAvx512,  kMixedWidthAvx512,
-      kNarrowAvx512,     kZeroBitmapAvx512,
+      kBlockWidthAvx2,
+      kMixedWidthAvx2,
+      kNarrowAvx2,
+      kZeroBitmapAvx2,
+      kBlockWidthAvx512,
+      kChannelDctAvx512,
+      kKltAvx512,
+      kMixedWidthAvx512,
+      kNarrowAvx512,
+      kRansAvx512,
+      kZeroBitmapAvx512,
 #endif
   };
   return kKernels;

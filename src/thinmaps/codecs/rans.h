@@ -103,14 +103,19 @@ struct Step {
   size_t lanes() const { return channels * pixels; }
 };
 
-// Calls visit(step) for all steps of a row, in order. Of a narrow map the last strips are narrower.
+// Of narrow maps the last strips are narrower.
+inline Step StepAt(const Order& order, size_t row, size_t column, size_t channel) {
+  const size_t pixels =
+      std::min(order.strips, (order.width - column - 1) / order.strip_columns + 1);
+  return {row, column, channel, std::min(kLanes, order.channels - channel), pixels};
+}
+
+// Calls visit(step) for all steps of a row, in order.
 template <typename Visit>
 void ForEachStep(const Order& order, size_t row, Visit visit) {
   for (size_t column = 0; column < order.strip_columns; ++column) {
-    const size_t pixels =
-        std::min(order.strips, (order.width - column - 1) / order.strip_columns + 1);
     for (size_t channel = 0; channel < order.channels; channel += kLanes) {
-      visit(Step{row, column, channel, std::min(kLanes, order.channels - channel), pixels});
+      visit(StepAt(order, row, column, channel));
     }
   }
 }
@@ -119,11 +124,8 @@ void ForEachStep(const Order& order, size_t row, Visit visit) {
 template <typename Visit>
 void ForEachStepBack(const Order& order, size_t row, Visit visit) {
   for (size_t column = order.strip_columns; column-- > 0;) {
-    const size_t pixels =
-        std::min(order.strips, (order.width - column - 1) / order.strip_columns + 1);
     for (size_t chunk = (order.channels + kLanes - 1) / kLanes; chunk-- > 0;) {
-      const size_t channel = chunk * kLanes;
-      visit(Step{row, column, channel, std::min(kLanes, order.channels - channel), pixels});
+      visit(StepAt(order, row, column, chunk * kLanes));
     }
   }
 }
