@@ -319,6 +319,20 @@ BAD = {
     ),
     "bad fit": (["compress", "{net_onnx}", "-o", "{x_thin}", "--fit", "squeeze"], "--fit"),
     "bad arena": (["compress", "{net_onnx}", "-o", "{x_thin}", "--arena", "much"], "--arena"),
+    "more bytes than there are": (
+        ["compress", "{net_onnx}", "-o", "{x_thin}", "--arena", "9" * 400], "--arena"
+    ),
+    "a codec's option of many digits": (
+        ["compress", "{net_onnx}", "-o", "{x_thin}", "--codec", "narrow:" + "9" * 5000],
+        "at most 9 digits",
+    ),
+    "two codecs for one map": (
+        ["compress", "{net_onnx}", "-o", "{x_thin}", "--codec", "r1=raw", "--codec", "r1=narrow"],
+        "several for r1",
+    ),
+    "a machine's name that no file has": (
+        ["compress", "{net_onnx}", "-o", "{x_thin}", "--machine", "a" * 5000], "no machine"
+    ),
     "bad codec text": (["compress", "{net_onnx}", "-o", "{x_thin}", "--codec", "a=B"], "--codec"),
     "two codecs for all": (
         ["compress", "{net_onnx}", "-o", "{x_thin}", "--codec", "raw", "--codec", "narrow"],
@@ -470,6 +484,17 @@ def test_the_bar_waits_and_then_draws(
         late("calibrating", 2, 3)
         late("checking", 1, 2)
     assert "calibrating" in capsys.readouterr().err
+
+
+def test_the_bar_leaves_no_line_where_nobody_looks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("thinmaps.cli.progress.PATIENCE_SECONDS", 0.0)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    with LateBar() as bar:
+        bar("calibrating", 1, 3)
+    assert capsys.readouterr().err == ""
 
 
 def test_running_and_showing_need_no_onnx(place: Place) -> None:

@@ -125,8 +125,18 @@ def test_codec_requests_that_make_no_sense_are_refused():
         tm.compress(classifier(), pictures(), codec={"bb": "raw"})
     with pytest.raises(BadArgument, match=r"'narrow:x'.*whole number"):
         parse_codec("narrow:x")
+    for digits in ("--4", "²", "9" * 5000):
+        with pytest.raises(BadArgument, match=r"whole number"):
+            parse_codec(f"narrow:{digits}")
     with pytest.raises(BadArgument, match=r"bits.*1..7, got 9"):
         tm.compress(classifier(), pictures(), codec={"b": "narrow:9"})
+
+
+def test_codec_requests_are_refused_for_all_reasons_at_once():
+    with pytest.raises(BadArgument, match=r"no map 'bb'.*near it: b; no map 'cc'"):
+        tm.compress(classifier(), pictures(), codec={"bb": "raw", "cc": "raw"})
+    with pytest.raises(BadArgument, match=r"bits.*got 9; no codec 'lz4'"):
+        tm.compress(classifier(), pictures(), codec={"a": "narrow:9", "b": "lz4"})
 
 
 def test_a_codec_that_has_nothing_to_do_says_so():

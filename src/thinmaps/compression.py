@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,8 @@ from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Pictures, Prepared, Progress
 from thinmaps.rate_control import Controlled, Goals, Scope, control
 from thinmaps.types import MapSpec, Preprocessing
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 Schedule = Literal["layer", "stream", "mixed"]
 Arena = int | Literal["smallest"] | None
@@ -231,13 +234,26 @@ def _planned(prepared: Prepared, settings: Settings) -> Plan:
         bare = _built(prepared, replace(settings, arena_bytes="smallest"), {})
     requested = _requested(prepared.networks.planned, settings.codec, bare)
     samples = _samples(prepared, requested)
-    codecs_of = {
-        name: fit_codec(request, prepared.networks.own, name, samples.get(name))
-        for name, request in requested.items()
-    }
+    codecs_of = _fitted(requested, prepared.networks.own, samples)
     # A budget is for what is asked: a plan that holds nothing whole has nothing to encode.
     budget = settings.arena_bytes if codecs_of else "smallest"
     return _built(prepared, replace(settings, arena_bytes=budget), codecs_of)
+
+
+def _fitted(
+    requested: Mapping[str, str], network: Network, samples: Mapping[str, NDArray[np.uint8]]
+) -> dict[str, Codec]:
+    """The codecs of the maps; refused with the reasons of all maps that refuse theirs."""
+    found: dict[str, Codec] = {}
+    refusals: list[ThinmapsError] = []
+    for name, request in requested.items():
+        try:
+            found[name] = fit_codec(request, network, name, samples.get(name))
+        except ThinmapsError as error:
+            refusals.append(error)
+    if refusals:
+        raise type(refusals[0])("; ".join(map(str, refusals)))
+    return found
 
 
 def _requested(
@@ -248,19 +264,32 @@ def _requested(
         assert bare is not None
         return dict.fromkeys(held_maps(bare), codec)
     eligible = [node.output for node in network.nodes if node.output not in network.outputs]
-    for name in codec:
-        if name not in eligible:
-            close = difflib.get_close_matches(name, eligible, 3) or eligible[:3]
-            raise BadArgument(
-                f"no map {name!r} between nodes can be held encoded; near it: {', '.join(close)}"
-            )
+    unknown = [name for name in codec if name not in eligible]
+    if unknown:
+        raise BadArgument("; ".join(_no_such_map(name, eligible) for name in unknown))
     return dict(codec)
 
 
+def _no_such_map(name: str, eligible: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, eligible, 3) or eligible[:3]
+    return f"no map {name!r} between nodes can be held encoded; near it: {', '.join(close)}"
+
+
 def _check_codecs(codec: str | Mapping[str, str] | None) -> None:
-    """Refuse unknown codecs and options before any work, and even where no map is held."""
-    for request in [codec] if isinstance(codec, str) else (codec or {}).values():
+    """Refuse unknown codecs and options, all at once, before any work and wherever they go."""
+    requests = [codec] if isinstance(codec, str) else list((codec or {}).values())
+    refusals = [error for request in dict.fromkeys(requests) if (error := _refusal(request))]
+    if refusals:
+        raise type(refusals[0])("; ".join(map(str, refusals)))
+
+
+def _refusal(request: str) -> ThinmapsError | None:
+    """Why a request is none, before any map is known."""
+    try:
         _unfitted(request)
+    except ThinmapsError as error:
+        return error
+    return None
 
 
 def _unfitted(request: str) -> Codec:
@@ -284,8 +313,11 @@ def parse_codec(request: str) -> tuple[type[Codec], dict[str, int]]:
     options: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.rpartition("=")
-        if not value.lstrip("-").isdigit():
-            raise BadArgument(f"codec {request!r}: an option is a whole number, got {value!r}")
+        if not _WHOLE_NUMBER.fullmatch(value):
+            raise BadArgument(
+                f"codec {request[:40]!r}: an option is a whole number of at most 9 digits, "
+                f"got {value[:40]!r}"
+            )
         options[key or "bits"] = int(value)
     return found, options
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from thinmaps import codecs
 from thinmaps.calibrate.picture_set import open_pictures
+from thinmaps.errors import BadModel
 from thinmaps.measure.map_profile import NetworkProfile, SeenMap, profile_of_shapes
 from thinmaps.prepared import Pictures, Prepared, Progress, Source, preprocessing_for
 from thinmaps.types import Preprocessing
@@ -40,7 +41,7 @@ def profile(
     lossless codec once per map on 16 of them.
 
     Raises:
-        BadModel: the network cannot be read or does not make sense.
+        BadModel: the network cannot be read, does not make sense, or has several inputs.
         BadData: no picture can be used.
     """
     prepared = Prepared.open(
@@ -74,6 +75,9 @@ def _noise(
 ) -> list[NDArray[Any]]:
     """Inputs that make a float network's ranges finite, and nothing more."""
     source = Source.open(model, None)
+    if len(source.network.inputs) != 1:
+        inputs = ", ".join(source.network.inputs)
+        raise BadModel(f"profile feeds networks of one input, this has {inputs}")
     (name,) = source.network.inputs
     channels = source.network.shapes[name][2]
     random = np.random.default_rng(0)

@@ -388,6 +388,8 @@ class _Selection:
             for (name, budget), bytes_found in zip(wanted, least, strict=True)
             if budget is not None and bytes_found > budget
         ]
+        if self.goals.arena_bytes is None or least[0] <= self.goals.arena_bytes:
+            return "; ".join(short)
         bound = ", ".join(f"{b.map!r} with {b.bytes:,} bytes" for b in binding(plan)[:4])
         return f"{'; '.join(short)}; what binds: {bound}"
 

@@ -65,7 +65,15 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path, change: str) 
         machine.load_rates(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"format": 1}', b"\xff\xfe", b"[" * 9999])
+# Every rate by name, none with a number.
+LIST = json.dumps(
+    {"format": 1, "rates": [field.name for field in dataclasses.fields(MachineRates)]}
+).encode()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b'{"format": 1}', b"\xff\xfe", b"[" * 9999, LIST]
+)
 def test_what_is_no_file_of_rates_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rates.json"
     path.write_bytes(content)
@@ -87,6 +95,16 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(measured) == 1
     (kept,) = (tmp_path / "cache" / "thinmaps").iterdir()
     assert json.loads(kept.read_text())["isa"]
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(machine, "measure_rates", lambda: pytest.fail("measured for nothing"))
+    with pytest.raises(BadArgument, match=r"which cannot be made \(.*XDG_CACHE_HOME"):
+        machine.rates_here()
 
 
 def test_measured_rates_are_those_of_a_machine() -> None:

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_networks import chain, every_operator
 
 import thinmaps
 from thinmaps import cli, codecs
 from thinmaps.demo import shipped
+from thinmaps.errors import BadModel
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Add, Concat, Conv
 from thinmaps.measure.map_profile import NetworkProfile, SeenMap, profile_of_shapes
@@ -70,6 +72,21 @@ def test_zeros_entropy_and_ratios_are_those_of_the_elements() -> None:
     assert row.entropy_bits == 1.0
     assert row.ratios == {"zero_bitmap": 64 / (64 / 8 + 32)}  # narrow loses, as it comes
     assert row.best == ("zero_bitmap", 1.6)
+
+
+def test_a_network_of_several_inputs_is_refused() -> None:
+    inputs = [onnx.helper.make_tensor_value_info(n, 1, [1, 3, 4, 4]) for n in ("x", "z")]
+    outputs = [onnx.helper.make_tensor_value_info("y", 1, [1, 3, 4, 4])]
+    weights = onnx.numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"]),
+        onnx.helper.make_node("Add", ["a", "z"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "sum", inputs, outputs, [weights])
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    with pytest.raises(BadModel, match="one input, this has x, z"):
+        thinmaps.profile(model)
 
 
 def test_a_shipped_network_with_pictures_and_without(tmp_path: Path, capsys) -> None:

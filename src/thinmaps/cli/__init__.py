@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: arguments to calls, results to text or JSON. No logic lives here.
 
-Exit codes: 0; 2 with one sentence on standard error for everything that thinmaps refuses; 130 after
-Ctrl-C. Anything else is our bug and shows its traceback. With `--json` standard output holds
-JSON and nothing else.
+Exit codes: 0; 1 where `verify` finds a difference; 2 with one sentence on standard error for
+everything that thinmaps refuses; 130 after Ctrl-C. Anything else is our bug and shows its
+traceback. With `--json` standard output holds JSON and nothing else.
 """
 
 from __future__ import annotations

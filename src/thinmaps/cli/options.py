@@ -14,6 +14,9 @@ from thinmaps.types import Preprocessing
 Order = Literal["rgb", "bgr"]
 Fit = Literal["crop", "stretch", "none"]
 
+# More digits than any machine has bytes, and few enough for a float and an int.
+_MOST_DIGITS = 18
+
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "kb": 1000, "mb": 1_000_000}
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _OPTION = r"(?:[a-z_]+=)?-?\d+"
@@ -69,7 +72,7 @@ def byte_count(text: str | None, option: str = "--arena") -> int | None:
     if text is None:
         return None
     found = _BYTES.fullmatch(text.strip())
-    if not found or found[2].lower() not in _UNITS:
+    if not found or found[2].lower() not in _UNITS or len(found[1]) > _MOST_DIGITS:
         raise BadArgument(f"{option} needs bytes such as 64KiB or 1.5MiB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
@@ -95,6 +98,9 @@ def codec(requests: Sequence[str]) -> str | dict[str, str] | None:
         return pairs[0][1]
     if any(edge is None for edge, _ in pairs):
         raise BadArgument(f"--codec is EDGE=ID for each, or one ID, got {', '.join(requests)}")
+    edges = [str(edge) for edge, _ in pairs]
+    if twice := sorted({edge for edge in edges if edges.count(edge) > 1}):
+        raise BadArgument(f"--codec takes one codec for a map, got several for {', '.join(twice)}")
     return {str(edge): chosen for edge, chosen in pairs}
 
 

@@ -35,14 +35,15 @@ class LateBar:
     def __call__(self, what: str, done: int, of: int) -> None:
         """Show that `done` of `of` pieces of the work named `what` are done."""
         if self._progress is None:
-            if time.monotonic() - self._start < PATIENCE_SECONDS:
+            console = Console(stderr=True)
+            if not console.is_terminal or time.monotonic() - self._start < PATIENCE_SECONDS:
                 return
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
             )
             self._progress.start()

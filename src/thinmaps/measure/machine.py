@@ -67,19 +67,31 @@ def rates_of(machine: str) -> MachineRates:
         return RATES[machine]
     if machine == HERE:
         return rates_here()
-    if not Path(machine).is_file():
+    # Unlike `Path.is_file`, true or false for names that no file system takes.
+    if not os.path.isfile(machine):
         known = ", ".join([*RATES, HERE])
         raise BadArgument(f"no machine {machine!r}: known are {known}, and files of rates")
     return load_rates(Path(machine))
 
 
 def rates_here() -> MachineRates:
-    """This machine's rates from the cache folder; measured and put there if it has none."""
+    """This machine's rates from the cache folder; measured and put there if it has none.
+
+    Raises:
+        BadArgument: the folder cannot be made or written.
+        BadData: what lies there is damaged.
+    """
     path = cache_path()
     if path.is_file():
         return load_rates(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadArgument(
+            f"the rates of this machine are kept in {path.parent}, which cannot be made "
+            f"({error.strerror}); name another folder in XDG_CACHE_HOME"
+        ) from None
     rates = measure_rates()
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_rates(rates, path)
     return rates
 
@@ -118,7 +130,10 @@ def load_rates(path: Path) -> MachineRates:
         document = json.loads(path.read_bytes())
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}, not {FORMAT}")
-        return _checked(document["rates"])
+        rates = document["rates"]
+        if not isinstance(rates, dict):
+            raise ValueError(f"rates are a {type(rates).__name__}, not names with numbers")
+        return _checked(rates)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise BadData(
