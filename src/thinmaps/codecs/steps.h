@@ -119,6 +119,7 @@ inline bool ToBytes(const Steps& steps, const uint8_t* __restrict symbols, size_
 struct StepLanes {
   __m512i zero, multiplier[2], offset[2], step[2], fold, largest;
   __mmask64 far_is_above;
+  bool from_zero;  // the zero point is 0, and with it every fold
 };
 
 // `Load` says which 64 channels the lanes have: it takes a table and returns 64 of its bytes.
@@ -127,6 +128,7 @@ THINMAPS_STEPS_AVX512 StepLanes LanesOf(const Steps& steps, Load load) {
   StepLanes lanes;
   lanes.zero = _mm512_set1_epi8(static_cast<char>(steps.zero));
   lanes.far_is_above = steps.zero < 128 ? ~uint64_t{0} : 0;
+  lanes.from_zero = steps.zero == 0;
   const auto widen = [&load](const uint8_t* low, const uint8_t* high, __m512i* halves)
                          __attribute__((target("avx512f,avx512bw"), always_inline)) {
                            halves[0] = _mm512_unpacklo_epi8(load(low), load(high));
@@ -140,11 +142,9 @@ THINMAPS_STEPS_AVX512 StepLanes LanesOf(const Steps& steps, Load load) {
   return lanes;
 }
 
-THINMAPS_STEPS_AVX512 __m512i SymbolsAvx512(const StepLanes& lanes, __m512i x) {
+// Distances in steps of differences in bytes.
+THINMAPS_STEPS_AVX512 __m512i DistancesAvx512(const StepLanes& lanes, __m512i difference) {
   const __m512i none = _mm512_setzero_si512();
-  const __mmask64 above = _mm512_cmpgt_epu8_mask(x, lanes.zero);
-  const __m512i difference =
-      _mm512_or_si512(_mm512_subs_epu8(x, lanes.zero), _mm512_subs_epu8(lanes.zero, x));
   const __m512i low = _mm512_mulhi_epu16(
       _mm512_add_epi16(_mm512_slli_epi16(_mm512_unpacklo_epi8(difference, none), 4),
                        lanes.offset[0]),
@@ -153,7 +153,29 @@ THINMAPS_STEPS_AVX512 __m512i SymbolsAvx512(const StepLanes& lanes, __m512i x) {
       _mm512_add_epi16(_mm512_slli_epi16(_mm512_unpackhi_epi8(difference, none), 4),
                        lanes.offset[1]),
       lanes.multiplier[1]);
-  __m512i distance = _mm512_packus_epi16(low, high);
+  return _mm512_packus_epi16(low, high);
+}
+
+// Differences in bytes, up to 255, of distances in steps.
+THINMAPS_STEPS_AVX512 __m512i DifferencesAvx512(const StepLanes& lanes, __m512i distance) {
+  const __m512i none = _mm512_setzero_si512();
+  const __m512i half = _mm512_set1_epi16(64);
+  const __m512i low = _mm512_srli_epi16(
+      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_unpacklo_epi8(distance, none), lanes.step[0]),
+                       half),
+      7);
+  const __m512i high = _mm512_srli_epi16(
+      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_unpackhi_epi8(distance, none), lanes.step[1]),
+                       half),
+      7);
+  return _mm512_packus_epi16(low, high);
+}
+
+THINMAPS_STEPS_AVX512 __m512i SymbolsAvx512(const StepLanes& lanes, __m512i x) {
+  if (lanes.from_zero) return _mm512_min_epu8(DistancesAvx512(lanes, x), lanes.largest);
+  const __mmask64 above = _mm512_cmpgt_epu8_mask(x, lanes.zero);
+  __m512i distance = DistancesAvx512(
+      lanes, _mm512_or_si512(_mm512_subs_epu8(x, lanes.zero), _mm512_subs_epu8(lanes.zero, x)));
   distance = _mm512_mask_min_epu8(distance, above ^ lanes.far_is_above, distance, lanes.fold);
   // Saturation is harmless: what passes 255 passes distance + fold too.
   const __m512i one_less = _mm512_mask_subs_epu8(distance, above, distance, _mm512_set1_epi8(1));
@@ -163,19 +185,10 @@ THINMAPS_STEPS_AVX512 __m512i SymbolsAvx512(const StepLanes& lanes, __m512i x) {
 }
 
 THINMAPS_STEPS_AVX512 __m512i BytesAvx512(const StepLanes& lanes, __m512i symbols) {
-  const __m512i none = _mm512_setzero_si512();
-  const __m512i half = _mm512_set1_epi16(64);
-  const __m512i distance =
-      _mm512_max_epu8(_mm512_avg_epu8(symbols, none), _mm512_subs_epu8(symbols, lanes.fold));
-  const __m512i low = _mm512_srli_epi16(
-      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_unpacklo_epi8(distance, none), lanes.step[0]),
-                       half),
-      7);
-  const __m512i high = _mm512_srli_epi16(
-      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_unpackhi_epi8(distance, none), lanes.step[1]),
-                       half),
-      7);
-  const __m512i magnitude = _mm512_packus_epi16(low, high);
+  if (lanes.from_zero) return DifferencesAvx512(lanes, symbols);
+  const __m512i magnitude =
+      DifferencesAvx512(lanes, _mm512_max_epu8(_mm512_avg_epu8(symbols, _mm512_setzero_si512()),
+                                               _mm512_subs_epu8(symbols, lanes.fold)));
   const __mmask64 odd = _mm512_test_epi8_mask(symbols, _mm512_set1_epi8(1));
   const __mmask64 beyond =
       _mm512_cmpgt_epu8_mask(symbols, _mm512_adds_epu8(lanes.fold, lanes.fold));
