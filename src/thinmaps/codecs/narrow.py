@@ -200,7 +200,7 @@ class Narrow(Codec):
 
         They are scale (low byte, high byte), zero code, largest code, step (whole bytes; then the
         fraction in 1/32768, low byte, high byte), code(0), and code(255) less code(0). A scale of
-        2**15 has no 16 bits; 2**15 - 1 gives the same codes. A row begins again behind its channels.
+        2**15 has no 16 bits; 2**15 - 1 gives the same codes. Behind its channels a row starts over.
         """
         scale = np.minimum(reciprocal(self.step), ONE - 1)
         whole, fraction = np.divmod(self.step, ONE)
