@@ -8,9 +8,9 @@
 namespace thinmaps {
 namespace {
 
-constexpr int64_t kShareNanoseconds = 8'000;     // handing a share over takes 0.2 to 0.5
-constexpr int64_t kAwakeNanoseconds = 20'000;    // a thread without a share falls asleep after it
-constexpr int64_t kWakingNanoseconds = 100'000;  // waking it takes 5 to 50, and it should pay
+constexpr int64_t kShareNanoseconds = 3'000;    // handing a share over takes 0.2 to 0.5
+constexpr int64_t kAwakeNanoseconds = 50'000;   // a thread without a share falls asleep after it
+constexpr int64_t kWakingNanoseconds = 60'000;  // waking it takes 5 to 50, and it should pay
 
 int32_t SharesOf(const Model& model, const StepDescription& step, int32_t threads) {
   const int64_t worth = step.nanoseconds / kShareNanoseconds;

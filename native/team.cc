@@ -13,10 +13,10 @@ constexpr uint32_t kJobIsOver = 1u << 31;
 constexpr uint32_t kAllIsOver = 1u << 30;
 constexpr uint32_t kShares = (1u << Team::kMostShares) - 1;
 
-// What `value` is once it is no longer `old`. Waits awake for some 20 to 50 microseconds, as long
-// as a short share takes, then asleep: by then the others do not share, or do not get to run.
+// What `value` is once it is no longer `old`. Waits awake for some 50 to 100 microseconds,
+// longer than most shares take, then asleep: by then nobody shares, or who does does not run.
 uint32_t Changed(const std::atomic<uint32_t>& value, uint32_t old) {
-  constexpr int32_t kSpins = 1000;
+  constexpr int32_t kSpins = 2500;
   for (int32_t spin = 0; spin < kSpins; ++spin) {
     const uint32_t found = value.load(std::memory_order_acquire);
     if (found != old) return found;
