@@ -131,6 +131,27 @@ def test_channels_that_resemble_each_other_come_together_and_are_shorter():
     assert shorter < 0.9 * longer
 
 
+@pytest.mark.parametrize("group", [4, 8, 16])
+@pytest.mark.parametrize("options", [{}, {"keep": 60}, {"reorder": 1}, {"step": 400}])
+@pytest.mark.parametrize("zero_point", [0, 128])
+def test_every_implementation_agrees_on_wide_rows(group, options, zero_point):
+    spec = MapSpec(3, 37, 40, 1.0, zero_point)
+    samples = waves(spec, 3)
+    codec = ChannelDct.fit(spec, samples[:2], group=group, unit_rows=3, **options)
+    dense = np.random.default_rng(7).integers(0, 256, spec.shape, np.uint8)
+    for values in (samples[2], dense, np.full(spec.shape, zero_point, np.uint8)):
+        payload = codec.encode_unit(values, spec)
+        expected = codec.decode_unit(payload, spec, 3)
+        damaged = bytearray(payload)
+        damaged[-1] = 0
+        for name, each in implementations(codec).items():
+            assert each.encode_unit(values, spec) == payload, name
+            np.testing.assert_array_equal(each.decode_unit(payload, spec, 3), expected, name)
+            if payload[0] == 0 and damaged != payload:
+                with pytest.raises(CorruptPayload):
+                    each.decode_unit(bytes(damaged), spec, 3)
+
+
 @pytest.mark.parametrize(
     "options", [{"step": 15}, {"keep": 0}, {"keep": 101}, {"group": 5}, {"reorder": 2}]
 )

@@ -34,7 +34,8 @@ using Batch = std::array<BlockBytes, kBatch>;
 
 // Transform.native_integers and native_tables of one direction of one group.
 struct Stage {
-  enum Row : size_t { kBias, kShift, kLargest, kLow, kHigh };
+  enum Row : size_t { kBias, kShift, kLargest, kBytes };
+  enum ByteRow : size_t { kUsed, kLow, kHigh };
 
   size_t tiles = 0;
   size_t quads = 0;
@@ -46,13 +47,11 @@ struct Stage {
   const int8_t* Matrix(size_t tile) const { return matrix + tile * quads * kLanes * kQuad; }
   bool IsLimited() const { return rows > kLargest; }
 
-  // The bits of eight codes that are stored.
-  uint64_t Used(size_t octet) const {
-    const int32_t* largest = At(octet / 2, kLargest) + octet % 2 * kOctet;
-    uint64_t used = 0;
-    for (size_t i = 0; i < kOctet; ++i) used |= static_cast<uint64_t>(largest[i]) << 8 * i;
-    return used;
+  // Least and largest code that is ever written, and the bits of a code that are stored.
+  const uint8_t* Bytes(size_t tile, ByteRow row) const {
+    return reinterpret_cast<const uint8_t*>(At(tile, kBytes)) + row * kLanes;
   }
+  uint64_t Used(size_t octet) const { return Load64(Bytes(octet / 2, kUsed) + octet % 2 * kOctet); }
 };
 
 // One group of channels.
@@ -125,7 +124,7 @@ class Transform {
     const size_t elements = rows * columns * group->channels;
     cursor->integers = cursor->integers.subspan(1);
     cursor->channel += group->channels;
-    return NextStage(cursor, elements, group->components, 5, &group->analysis) &&
+    return NextStage(cursor, elements, group->components, 4, &group->analysis) &&
            NextStage(cursor, group->components, elements, 2, &group->synthesis);
   }
 
@@ -249,13 +248,14 @@ struct PortableTransform {
 
 // Whether every code of a block is one that the encoder writes.
 inline bool AreCodes(const Stage& stage, const BlockBytes& codes) {
-  int32_t wrong = 0;
+  uint8_t wrong = 0;
   for (size_t tile = 0; tile < stage.tiles; ++tile) {
-    const int32_t* low = stage.At(tile, Stage::kLow);
-    const int32_t* high = stage.At(tile, Stage::kHigh);
+    const uint8_t* low = stage.Bytes(tile, Stage::kLow);
+    const uint8_t* high = stage.Bytes(tile, Stage::kHigh);
+    const uint8_t* code = codes.data() + tile * kLanes;
     for (size_t lane = 0; lane < kLanes; ++lane) {
-      const int32_t code = codes[tile * kLanes + lane];
-      wrong |= static_cast<int32_t>(code < low[lane]) | static_cast<int32_t>(code > high[lane]);
+      wrong |= static_cast<uint8_t>(code[lane] < low[lane]);
+      wrong |= static_cast<uint8_t>(code[lane] > high[lane]);
     }
   }
   return wrong == 0;
@@ -285,33 +285,41 @@ struct Avx512Transform {
  private:
   // Every block of a batch, also those that nobody asked for: a quad of each meets all tiles.
   template <size_t kTiles>
-  THINMAPS_TRANSFORM_AVX512 static void ApplyTiles(const Stage& stage, size_t first,
-                                                   const Batch& in, Batch* out) {
+  [[gnu::noinline]] THINMAPS_TRANSFORM_AVX512 static void ApplyTiles(const Stage& stage,
+                                                                     size_t first, const Batch& in,
+                                                                     Batch* out) {
     __m512i sums[kTiles][kBatch];
+#pragma GCC unroll 4
     for (size_t tile = 0; tile < kTiles; ++tile) {
       const __m512i bias = _mm512_loadu_si512(stage.At(first + tile, Stage::kBias));
+#pragma GCC unroll 4
       for (size_t block = 0; block < kBatch; ++block) sums[tile][block] = bias;
     }
     for (size_t quad = 0; quad < stage.quads; ++quad) {
       __m512i x[kBatch];
+#pragma GCC unroll 4
       for (size_t block = 0; block < kBatch; ++block) {
         int32_t word;
         std::memcpy(&word, in[block].data() + quad * kQuad, sizeof word);
         x[block] = _mm512_set1_epi32(word);
       }
+#pragma GCC unroll 4
       for (size_t tile = 0; tile < kTiles; ++tile) {
         const __m512i matrix =
             _mm512_loadu_si512(stage.Matrix(first + tile) + quad * kLanes * kQuad);
+#pragma GCC unroll 4
         for (size_t block = 0; block < kBatch; ++block) {
           sums[tile][block] = _mm512_dpbusd_epi32(sums[tile][block], x[block], matrix);
         }
       }
     }
+#pragma GCC unroll 4
     for (size_t tile = 0; tile < kTiles; ++tile) {
       const __m512i shift = _mm512_loadu_si512(stage.At(first + tile, Stage::kShift));
       const __m512i most = stage.IsLimited()
                                ? _mm512_loadu_si512(stage.At(first + tile, Stage::kLargest))
                                : _mm512_set1_epi32(255);
+#pragma GCC unroll 4
       for (size_t block = 0; block < kBatch; ++block) {
         const __m512i shifted = _mm512_srav_epi32(sums[tile][block], shift);
         const __m512i inside =

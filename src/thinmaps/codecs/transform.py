@@ -294,9 +294,9 @@ class Transform:
     def native_integers(self, zero_point: int) -> Int32Array:
         """Rows, columns, group, groups; then of each group its components and its two stages.
 
-        A stage is what turns bytes into bytes: `LANES` outputs at a time, of which it has bias,
-        shift, and for the way to codes the largest code, and the least and largest that is ever
-        written; all 0 where there is no output.
+        A stage is what turns bytes into bytes: `LANES` outputs at a time, of which it has bias and
+        shift, and for the way to codes the largest code, and as bytes the bits that are stored and
+        the least and largest code that is ever written; all 0 where there is no output.
         """
         low, high = self.bounds(zero_point)
         numbers = [np.array([self.rows, self.columns, self.group, len(self.counts)])]
@@ -305,12 +305,14 @@ class Transform:
             shift = self.analysis_shift[group.components].astype(np.int32)
             bias = (self.zero_code[group.components].astype(np.int32) << shift) + (1 << shift >> 1)
             bias = bias - zero_point * group.analysis.astype(np.int32).sum(axis=1)
-            limits = self.largest[group.components], low[group.components], high[group.components]
-            numbers.append(_lanes(bias, shift, *limits))
+            largest = self.largest[group.components]
+            table = _lanes(bias, shift, largest)
+            limits = _byte_lanes(largest, low[group.components], high[group.components])
+            numbers.append(np.concatenate([table, limits], axis=1).ravel())
             shift = np.tile(self.synthesis_shift[group.channels].astype(np.int32), self.pixels)
             bias = (zero_point << shift) + (1 << shift >> 1)
             bias = bias - group.synthesis.astype(np.int32) @ self.zero_code[group.components]
-            numbers.append(_lanes(bias, shift))
+            numbers.append(_lanes(bias, shift).ravel())
         return np.concatenate(numbers).astype(np.int32)
 
     def native_tables(self) -> UInt8Array:
@@ -330,11 +332,17 @@ def _shifted(shift: UInt8Array) -> tuple[StandardOperator, ...]:
     )
 
 
-def _lanes(*rows: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Numbers per output, `LANES` outputs of every row before the next ones."""
-    table = np.stack([np.asarray(row, np.int64) for row in rows])
+def _lanes(*rows: NDArray[np.integer]) -> Int32Array:
+    """Numbers per output as (tiles, rows, LANES)."""
+    table = np.stack([np.asarray(row, np.int32) for row in rows])
     table = np.pad(table, ((0, 0), (0, -table.shape[1] % LANES)))
-    return table.reshape(len(rows), -1, LANES).transpose(1, 0, 2).ravel()
+    return np.ascontiguousarray(table.reshape(len(rows), -1, LANES).transpose(1, 0, 2))
+
+
+def _byte_lanes(*rows: NDArray[np.integer]) -> Int32Array:
+    """Up to four rows of bytes per output as one row of numbers, (tiles, 1, LANES)."""
+    table = _lanes(*rows, *[np.zeros_like(rows[0])] * (4 - len(rows))).astype(np.uint8)
+    return table.reshape(-1, 1, 4 * LANES).view(np.int32)
 
 
 def _tiles(matrix: Int8Array) -> Int8Array:
