@@ -20,7 +20,7 @@ LOCK := $(if $(shell command -v flock),flock build/build.lock)
 INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
-.PHONY: help setup build check format test native hostile fuzz bench bench-limits bench-memory bench-accuracy \
+.PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
 	bench-codecs papers bench-kernels bench-fused docs size demo examples sanitize clean
 
 help: ## this list
@@ -70,6 +70,18 @@ native: $(DEPENDENCIES) ## the C++ core alone, without Python, and its test
 	  -DTHINMAPS_PYTHON=OFF
 	$(VENV)/bin/cmake --build build/native
 	$(VENV)/bin/ctest --test-dir build/native --output-on-failure
+
+# Debian: apt-get install g++-aarch64-linux-gnu qemu-user
+native-arm: $(DEPENDENCIES) ## the same for ARM: cross-compiled, its tests in an emulator
+	@if ! command -v aarch64-linux-gnu-g++ >/dev/null || ! command -v qemu-aarch64 >/dev/null; then \
+	  echo "skipped: building for ARM needs aarch64-linux-gnu-g++, and testing it qemu-aarch64"; \
+	else \
+	  $(VENV)/bin/cmake -S . -B build/native-arm -G Ninja -DTHINMAPS_PYTHON=OFF \
+	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja \
+	    -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake && \
+	  $(VENV)/bin/cmake --build build/native-arm && \
+	  $(VENV)/bin/ctest --test-dir build/native-arm --output-on-failure; \
+	fi
 
 # The sanitised module goes into an environment of its own that borrows the packages of .venv.
 SANITIZED := build/sanitized

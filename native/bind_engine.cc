@@ -42,10 +42,19 @@ std::vector<T> Copy(const Array<T>& array) {
 // The instruction set of a name, or the chosen one for none.
 Isa IsaOf(const std::string& name) {
   if (name.empty()) return ChosenIsa();
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+  for (const Isa isa : kIsas) {
     if (name == NameOf(isa) && Runs(isa)) return isa;
   }
   throw std::invalid_argument("no instruction set '" + name + "' on this machine");
+}
+
+// Names of those that run here, from the least to the chosen one.
+std::vector<std::string> IsaNames() {
+  std::vector<std::string> names;
+  for (const Isa isa : kIsas) {
+    if (Runs(isa) && isa <= ChosenIsa()) names.emplace_back(NameOf(isa));
+  }
+  return names;
 }
 
 // Filters by node name, shared by the models that are built with them.
@@ -274,6 +283,7 @@ void BindEngine(nb::module_& m) {
   m.def(
       "isa", [] { return std::string(NameOf(ChosenIsa())); },
       "The instruction set that engines use unless told otherwise.");
+  m.def("isas", &IsaNames, "The instruction sets that run here, from the least to that of `isa`.");
   m.def(
       "products_per_second", [](const std::string& isa) { return ProductsPerSecond(IsaOf(isa)); },
       "isa"_a, nb::call_guard<nb::gil_scoped_release>(),

@@ -13,12 +13,17 @@ extern const Loops kAvx512Loops;
 extern const ConvLoops kAvx2ConvLoops;
 extern const ConvLoops kAvx512ConvLoops;
 extern const ConvLoops kAmxConvLoops;
+#elif defined(__aarch64__)
+extern const Loops kNeonLoops;
+extern const ConvLoops kNeonConvLoops;
 #endif
 
 const Loops& LoopsFor(Isa isa) {
 #if defined(__x86_64__)
   if (isa >= Isa::kAvx512) return kAvx512Loops;
   if (isa == Isa::kAvx2) return kAvx2Loops;
+#elif defined(__aarch64__)
+  if (isa == Isa::kNeon) return kNeonLoops;
 #endif
   (void)isa;
   return kPortableLoops;
@@ -29,6 +34,8 @@ const ConvLoops& ConvLoopsFor(Isa isa) {
   if (isa == Isa::kAmx) return kAmxConvLoops;
   if (isa == Isa::kAvx512) return kAvx512ConvLoops;
   if (isa == Isa::kAvx2) return kAvx2ConvLoops;
+#elif defined(__aarch64__)
+  if (isa == Isa::kNeon) return kNeonConvLoops;
 #endif
   (void)isa;
   return kPortableConvLoops;

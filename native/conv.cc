@@ -78,7 +78,7 @@ Phase Cut(const Shape& shape, const std::vector<Axis::Tap>& rows,
 struct Packer {
   const NodeDescription& node;
   const Shape& shape;
-  int32_t zero_point;
+  int32_t zero_point;  // of bytes as they are multiplied: less ConvLoops::shift
   bool sorts_quads;
   Filters& filters;
 
@@ -126,21 +126,22 @@ struct Packer {
 };
 
 // Other instruction sets, and maps with gaps between pixels, need other layouts.
-std::string LayoutOf(const Phase& phase, bool sorts_quads) {
+std::string LayoutOf(const Phase& phase, const ConvLoops& loops) {
   return std::to_string(phase.pieces.size()) + " pieces of " + std::to_string(phase.block_bytes) +
-         (sorts_quads ? ", sorted" : "");
+         (loops.sorts_quads ? ", sorted" : "") + (loops.shift != 0 ? ", shifted" : "");
 }
 
 std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, const Shape& shape,
                                     const std::vector<Phase>& phases) {
-  const bool sorts_quads = blueprint.conv_loops.sorts_quads;
-  const std::string layout = LayoutOf(phases[0], sorts_quads);
+  const ConvLoops& loops = blueprint.conv_loops;
+  const std::string layout = LayoutOf(phases[0], loops);
   if (auto shared = SharedFilters(blueprint, layout)) return shared;
   auto filters = std::make_shared<Filters>();
   size_t bytes = 0;
   for (const Phase& phase : phases) bytes += static_cast<size_t>(phase.block_bytes);
   filters->weights.reserve(static_cast<size_t>(shape.blocks()) * bytes);
-  Packer packer{blueprint.node, shape, blueprint.input(0).zero_point, sorts_quads, *filters};
+  const int32_t zero_point = blueprint.input(0).zero_point - loops.shift;
+  Packer packer{blueprint.node, shape, zero_point, loops.sorts_quads, *filters};
   for (const Phase& phase : phases) {
     filters->phase_orders.push_back(filters->orders.size());
     filters->phase_offset.push_back(filters->weights.size());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inner loops of conv_row.h, compiled once per instruction set like loops.cc: the build defines
-// THINMAPS_CONV_LOOPS, the name of the table, and THINMAPS_AMX where tiles may be used.
+// THINMAPS_CONV_LOOPS, the name of the table, and THINMAPS_AMX where tiles may be used,
+// THINMAPS_NEON on ARM.
 //
 // Work goes in tiles of kPixels pixels by kBlocks blocks of 16 output channels. conv_tile.h has
 // what one does with a piece; here is where its bytes come from and where its sums go.
@@ -11,6 +12,8 @@
 
 #if defined(__AVX2__)
 #include "rounding_avx2.h"
+#elif defined(THINMAPS_NEON)
+#include "rounding_neon.h"
 #endif
 
 namespace thinmaps {
@@ -197,6 +200,16 @@ void Finish(const ConvRow& conv, const int32_t* sums, int32_t count, uint8_t* ou
     _mm_store_si128(reinterpret_cast<__m128i*>(bytes), rounding.Bytes(sum, multiplier));
     StoreBytes(bytes, channels, out);
   }
+#elif defined(THINMAPS_NEON)
+  const VectorRounding rounding(conv.rounding);
+  const int32x4x4_t bias = vld1q_s32_x4(conv.bias);
+  const float32x4x4_t multiplier = vld1q_f32_x4(conv.multiplier);
+  for (int32_t p = 0; p < count; ++p, sums += kBlockChannels, out += out_step) {
+    int32x4_t sum[4];
+    for (int v = 0; v < 4; ++v) sum[v] = vaddq_s32(vld1q_s32(sums + 4 * v), bias.val[v]);
+    vst1q_u8(bytes, rounding.Bytes(sum, multiplier.val));
+    StoreBytes(bytes, channels, out);
+  }
 #else
   const Rounding rounding = conv.rounding;
   const int32_t* bias = conv.bias;
@@ -310,7 +323,7 @@ void RunTile(const ConvRow& conv, int32_t p, int32_t count) {
   tile.Clear();
   for (int32_t i = 0; i < conv.piece_count; ++i) {
     const Piece& piece = conv.pieces[i];
-    if (alone && conv.rows[piece.row] == nullptr && conv.padding[0] == 0) continue;
+    if (alone && conv.rows[piece.row] == nullptr && conv.padding[0] == kShift) continue;
     if (far && p == 0) FetchAhead(conv, piece, kBlocks);
     if (alone) {
       const Source x = Find<kPixels>(conv, piece, first, count, buffer);
@@ -359,7 +372,7 @@ void Row(const ConvRow& conv) {
 }  // namespace
 
 extern const ConvLoops THINMAPS_CONV_LOOPS;
-const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles, Row,         StopTiles,   kMostBlocks,
-                                       kNarrowRow, kSortsQuads, kWholePieces};
+const ConvLoops THINMAPS_CONV_LOOPS = {StartTiles, Row,         StopTiles,    kMostBlocks,
+                                       kNarrowRow, kSortsQuads, kWholePieces, kShift};
 
 }  // namespace thinmaps

@@ -56,7 +56,8 @@ struct ConvRow {
 
 // out[r][p][k] = Rounding of fl(bias[k] + sum over pieces and bytes i of
 //   rows[r][row][first + p * step + offset + i] * filters[k][piece][i]) * multiplier[k];
-// bytes outside of a row are zero points. Filters start at a multiple of 64 bytes.
+// bytes outside of a row are zero points. Filters start at a multiple of 64 bytes. Where `shift` is
+// not 0 it is taken from each of those bytes.
 struct ConvLoops {
   void (*start)(int32_t piece_bytes);  // around the rows of a step: the processor's state
   void (*row)(const ConvRow& row);
@@ -65,6 +66,7 @@ struct ConvLoops {
   int32_t narrow;     // rows of so few pixels are worth being done together
   bool sorts_quads;   // a row's blocks need a QuadOrder for every piece
   bool equal_pieces;  // every piece is filled up with zeros to the longest
+  int32_t shift;      // is taken from bytes before they are multiplied; bias makes up for it
 };
 
 // The variant for `isa`, which must run on this processor.

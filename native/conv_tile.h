@@ -14,6 +14,13 @@
 #include "intrinsics.h"
 #endif
 
+// Sums stay in registers only where every loop over them is unrolled.
+#if defined(__clang__)
+#define THINMAPS_UNROLL _Pragma("unroll")
+#else
+#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 namespace thinmaps {
 namespace {
 
@@ -22,6 +29,10 @@ namespace {
   __builtin_memcpy(&four, x, sizeof four);
   return four;
 }
+
+#if !defined(THINMAPS_NEON)
+constexpr int32_t kShift = 0;  // bytes are multiplied as they are
+#endif
 
 #if defined(THINMAPS_AMX)
 
@@ -113,13 +124,6 @@ struct Tile {
 #else
 
 constexpr bool kWholePieces = false;
-
-// Sums stay in registers only where every loop over them is unrolled.
-#if defined(__clang__)
-#define THINMAPS_UNROLL _Pragma("unroll")
-#else
-#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 void StartTiles(int32_t) {}
 void StopTiles() {}
@@ -290,6 +294,14 @@ struct Tile {
     }
   }
 };
+
+#elif defined(THINMAPS_NEON)
+
+}  // namespace
+}  // namespace thinmaps
+#include "conv_tile_neon.h"
+namespace thinmaps {
+namespace {
 
 #elif defined(__SSE4_1__)
 

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "isa.h"
 
-#include <array>
 #include <cstdlib>
 #include <string_view>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#if defined(__linux__)
+#if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__APPLE__) && defined(__aarch64__)
+#include <sys/sysctl.h>
 #endif
 
 namespace thinmaps {
 namespace {
 
-constexpr std::array kAll = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
-
 Isa Choose() {
   const char* asked = std::getenv("THINMAPS_ISA");
   Isa best = Isa::kPortable;
-  for (const Isa isa : kAll) {
+  for (const Isa isa : kIsas) {
     if (Runs(isa)) best = isa;
     if (asked != nullptr && std::string_view(asked) == NameOf(isa)) break;
   }
@@ -48,6 +50,21 @@ bool MayUseTiles() {
 #endif
 }
 
+#elif defined(__aarch64__)
+
+// SDOT, optional in ARMv8.2: only the system can say.
+bool HasDotProducts() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int32_t has = 0;
+  size_t bytes = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, nullptr, 0) == 0 && has != 0;
+#else
+  return false;
+#endif
+}
+
 #endif
 
 }  // namespace
@@ -60,6 +77,8 @@ const char* NameOf(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
     case Isa::kPortable:
       break;
   }
@@ -75,7 +94,9 @@ bool Runs(Isa isa) {
       __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
   if (isa == Isa::kAvx512) return runs_avx512;
   static const bool may_use_tiles = HasTiles() && MayUseTiles();
-  return runs_avx512 && may_use_tiles;
+  return isa == Isa::kAmx && runs_avx512 && may_use_tiles;
+#elif defined(__aarch64__)
+  return isa == Isa::kNeon && HasDotProducts();
 #else
   return false;
 #endif

@@ -74,11 +74,42 @@ void Largest(const uint8_t* const* pixels, int32_t count, int32_t channels, uint
   }
 }
 
+#elif defined(THINMAPS_NEON)
+
+// Indices past a table of 64 bytes give 0 (TBL) or leave what was there (TBX).
+struct Table {
+  uint8x16x4_t entries[4];
+
+  explicit Table(const uint8_t* table) {
+    for (int i = 0; i < 4; ++i) entries[i] = vld1q_u8_x4(table + 64 * i);
+  }
+
+  uint8x16_t Of(uint8x16_t index) const {
+    uint8x16_t bytes = vqtbl4q_u8(entries[0], index);
+    for (int i = 1; i < 4; ++i) {
+      index = vsubq_u8(index, vdupq_n_u8(64));
+      bytes = vqtbx4q_u8(bytes, entries[i], index);
+    }
+    return bytes;
+  }
+};
+
+void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out) {
+  const Table entries(table);
+  int32_t i = 0;
+  for (; i + 16 <= count; i += 16) vst1q_u8(out + i, entries.Of(vld1q_u8(x + i)));
+  for (; i < count; ++i) out[i] = table[x[i]];
+}
+
 #else
 
 void Lookup(const uint8_t* table, const uint8_t* x, int32_t count, uint8_t* out) {
   for (int32_t i = 0; i < count; ++i) out[i] = table[x[i]];
 }
+
+#endif
+
+#if !defined(__AVX512VBMI__)
 
 void LookupThree(const uint8_t* tables, const uint8_t* x, int32_t pixels, uint8_t* out) {
   for (int32_t p = 0; p < pixels; ++p, x += 3, out += 3) {

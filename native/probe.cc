@@ -87,6 +87,7 @@ int64_t Multiply(Isa isa, int64_t rounds) {
       return MultiplyAvx512(rounds);
     case Isa::kAvx2:
       return MultiplyAvx2(rounds);
+    case Isa::kNeon:  // runs on no x86
     case Isa::kPortable:
       break;
   }
@@ -95,10 +96,29 @@ int64_t Multiply(Isa isa, int64_t rounds) {
 
 #else
 
-// What the compiler makes of the sums of the portable loops.
 constexpr int kInstructions = 4096;
 
-int64_t Multiply(Isa, int64_t rounds) {
+#if defined(__aarch64__)
+
+#define THINMAPS_DOT(to) "sdot v" #to ".4s, v0.16b, v0.16b\n\t"
+
+// Eight independent instructions, enough to hide the latency of one.
+__attribute__((target("arch=armv8.2-a+dotprod"))) int64_t MultiplyNeon(int64_t rounds) {
+  for (int64_t done = 0; done < rounds * kInstructions; done += 8) {
+    asm volatile(THINMAPS_DOT(1) THINMAPS_DOT(2) THINMAPS_DOT(3) THINMAPS_DOT(4) THINMAPS_DOT(5)
+                     THINMAPS_DOT(6) THINMAPS_DOT(7) THINMAPS_DOT(16)::
+                         : "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16");
+  }
+  return 16;
+}
+
+#endif
+
+// Without dot products: what the compiler makes of the sums of the portable loops.
+int64_t Multiply([[maybe_unused]] Isa isa, int64_t rounds) {
+#if defined(__aarch64__)
+  if (isa == Isa::kNeon) return MultiplyNeon(rounds);
+#endif
   std::vector<uint8_t> x(kInstructions, 1);
   std::vector<int8_t> filters(kInstructions, 1);
   for (int64_t round = 0; round < rounds; ++round) {

@@ -18,8 +18,7 @@ from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import run_network
 from thinmaps.types import MapSpec
 
-_ALL = ("portable", "avx2", "avx512", "amx")
-ISAS = _ALL[: _ALL.index(_core.isa()) + 1]
+ISAS = tuple(_core.isas())
 
 
 def filters(

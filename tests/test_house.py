@@ -220,4 +220,5 @@ def test_every_claim_names_a_file_and_a_test_that_exist() -> None:
     assert len(rows) == len(re.findall(r"^\| (?!claim|---)", claims, re.MULTILINE))
     for source, tests, name in rows:
         assert (CHECKOUT / source).is_file(), source
-        assert f"def {name}(" in (CHECKOUT / tests).read_text(), f"{tests}::{name}"
+        starts = f"int {name}(" if tests.endswith(".cc") else f"def {name}("
+        assert starts in (CHECKOUT / tests).read_text(), f"{tests}::{name}"

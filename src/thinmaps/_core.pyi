@@ -48,6 +48,9 @@ def sha256(
 def isa() -> str:
     """The instruction set that engines use unless told otherwise."""
 
+def isas() -> list[str]:
+    """The instruction sets that run here, from the least to that of `isa`."""
+
 def products_per_second(isa: str) -> float:
     """Products of integers that one core does in a second at most."""
 

@@ -19,8 +19,7 @@ from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import interpret, run_network
 from thinmaps.types import MapSpec
 
-_ALL = ("portable", "avx2", "avx512", "amx")
-ISAS = _ALL[: _ALL.index(_core.isa()) + 1]
+ISAS = tuple(_core.isas())
 
 
 class _Draw:

@@ -18,8 +18,8 @@ from thinmaps.codecs.base import Codec, UInt8Array
 from thinmaps.errors import UnknownCodec
 from thinmaps.types import MapSpec
 
-# From the least to the best.
-ISAS = ("portable", "avx2", "avx512", "amx")
+# From the least to the best of a family of processors; the last one is ARM's.
+ISAS = ("portable", "avx2", "avx512", "amx", "neon")
 
 
 class Implementation(Protocol):

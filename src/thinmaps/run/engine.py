@@ -41,9 +41,10 @@ class Engine:
     `threads` share the steps that take long enough, None for one per core that the process may use,
     which is also the most; results do not depend on their number. `weights` are those of
     another engine of the same network, also of another plan of it. `isa` selects an instruction
-    set ("portable", "avx2", "avx512", "amx"); results do not depend on it either. With `prefault`
-    the pages of the arena are touched here, not in the first run. A forked process may go on with
-    an engine that was not running: with one thread, those of the parent are not its own.
+    set that runs here ("portable", "avx2", "avx512", "amx", on ARM "portable", "neon"); results do
+    not depend on it either. With `prefault` the pages of the arena are touched here, not in the
+    first run. A forked process may go on with an engine that was not running: with one thread,
+    those of the parent are not its own.
 
     Raises:
         PlanImpossible: the plan does not fit together, or holds what the native core cannot run.
