@@ -137,7 +137,7 @@ LATER = r"no encoder writes: a spare bit set, or a plane's code where another li
         (RUNS + FIRST + SECOND + "0" * 8, "needs 13 bytes for 98 bits, got 14"),
         (RUNS + FIRST + SECOND + "1", LATER),
         ("0 0000  0 1111" + RUNS[16:] + FIRST + SECOND, "cuts a run of zeros at element 1"),
-        ("0 1111" * 2, "runs up to element 32 and bit 10 of a unit of 28"),
+        ("0 1111" * 2, "runs up to element 32 of 28"),
         (RUNS + "00001010  01 110  01 000", "code 01000[01]+, without a meaning for plane 8"),
         (RUNS + "00001010  00010 110  00000", "code 00010110, without a meaning for plane 0"),
         (RUNS + "00001010  00011 111  00000", "code 00011111, without a meaning for plane 0"),

@@ -240,11 +240,8 @@ def _decode_runs(stream: UInt8Array, elements: int) -> tuple[NDArray[np.bool_], 
             may_continue = run == LONGEST_RUN
         position += length
         element += run
-    if element > elements or position > len(flags):
-        raise CorruptPayload(
-            f"{Bitplane.id} has runs up to element {element} and bit {position} of a unit of "
-            f"{elements} elements in {len(flags)} bits"
-        )
+    if element > elements:
+        raise CorruptPayload(f"{Bitplane.id} has runs up to element {element} of {elements}")
     return np.frombuffer(present, np.bool_), position
 
 
