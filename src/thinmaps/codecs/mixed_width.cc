@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "intrinsics.h"
 #include "levels.h"
+#include "levels_avx512.h"
 #include "little_endian.h"
 
 #if defined(__x86_64__)
@@ -30,6 +31,9 @@ struct Tables {
   size_t groups = 0;
   size_t period_bits = 0;
   Levels levels;
+#if defined(__x86_64__)
+  ByteTables bytes;
+#endif
   const int32_t* largest_code = nullptr;
   const int32_t* width = nullptr;
   const int32_t* used_low = nullptr;
@@ -63,6 +67,9 @@ bool ReadTables(const CodecSpec& spec, Tables* tables) {
     *table = row;
     row += tables->groups;
   }
+#if defined(__x86_64__)
+  if (!ReadByteTables(spec, &tables->bytes)) return false;
+#endif
   const size_t last = tables->groups - 1;
   const auto last_bits = static_cast<size_t>(std::popcount(tables->Used(last)));
   return static_cast<size_t>(tables->first_bit[last]) + last_bits == tables->period_bits;
@@ -74,8 +81,21 @@ size_t RowBits(const CodecSpec& spec, const Tables& tables) {
   return static_cast<size_t>(spec.width) * (tables.period_bits / pixels);
 }
 
+// Bytes to codes and back, from element `first` of the period on.
+struct Int32Levels {
+  static void Quantise(const CodecSpec&, const Tables& tables, const uint8_t* in, size_t first,
+                       size_t count, uint8_t* codes) {
+    const int32_t* largest = tables.largest_code + first;
+    tables.levels.Quantise(in, first, count, [largest](size_t at) { return largest[at]; }, codes);
+  }
+  static bool Restore(const CodecSpec&, const Tables& tables, const uint8_t* codes, size_t first,
+                      size_t count, uint8_t* out) {
+    return tables.levels.Restore(codes, first, count, out);
+  }
+};
+
 // Eight codes, one per byte, to as many bits as they have, and back.
-struct PortableBits {
+struct PortableBits : Int32Levels {
   static uint64_t Gather(uint64_t codes, const Tables& tables, size_t group) {
     const int32_t* width = tables.width + group * kGroup;
     uint64_t word = 0;
@@ -101,12 +121,42 @@ struct PortableBits {
 };
 
 #if defined(__x86_64__)
-struct Bmi2Bits {
+struct Bmi2Bits : Int32Levels {
   THINMAPS_BMI2 static uint64_t Gather(uint64_t codes, const Tables& tables, size_t group) {
     return _pext_u64(codes, tables.Used(group));
   }
   THINMAPS_BMI2 static uint64_t Scatter(uint64_t word, const Tables& tables, size_t group) {
     return _pdep_u64(word, tables.Used(group));
+  }
+};
+
+// With the levels in 16-bit lanes.
+struct Avx512Bits : Bmi2Bits {
+  static constexpr size_t kChunk = 64;
+
+  THINMAPS_AVX512 static void Quantise(const CodecSpec& spec, const Tables& tables,
+                                       const uint8_t* in, size_t first, size_t count,
+                                       uint8_t* codes) {
+    for (size_t i = 0; i < count; i += kChunk) {
+      const __mmask64 used = _bzhi_u64(~uint64_t{0}, std::min(kChunk, count - i));
+      const Quantiser quantiser(spec, tables.bytes, (first + i) % tables.channels);
+      const __m512i x = _mm512_maskz_loadu_epi8(used, in + i);
+      _mm512_mask_storeu_epi8(codes + i, used, quantiser.Codes(x));
+    }
+  }
+
+  THINMAPS_AVX512 static bool Restore(const CodecSpec& spec, const Tables& tables,
+                                      const uint8_t* codes, size_t first, size_t count,
+                                      uint8_t* out) {
+    __mmask64 wrong = 0;
+    for (size_t i = 0; i < count; i += kChunk) {
+      const __mmask64 used = _bzhi_u64(~uint64_t{0}, std::min(kChunk, count - i));
+      Restorer restorer(spec, tables.bytes, (first + i) % tables.channels);
+      const __m512i x = _mm512_maskz_loadu_epi8(used, codes + i);
+      _mm512_mask_storeu_epi8(out + i, used, restorer.Bytes(x, used));
+      wrong |= restorer.wrong;
+    }
+    return wrong == 0;
   }
 };
 #endif
@@ -130,10 +180,7 @@ void EncodeRow(const CodecSpec& spec, const Tables& tables, const ConstRows& row
   ForEachRun(row, spec.width, spec.channels, [&](const uint8_t* in, size_t bytes) {
     for (size_t i = 0; i < bytes;) {
       const size_t count = std::min({bytes - i, kBlock - filled, tables.period - element});
-      const int32_t* largest = tables.largest_code + element;
-      tables.levels.Quantise(
-          in + i, element, count, [largest](size_t at) { return largest[at]; },
-          codes.data() + filled);
+      Bits::Quantise(spec, tables, in + i, element, count, codes.data() + filled);
       i += count;
       filled += count;
       element = element + count == tables.period ? 0 : element + count;
@@ -178,7 +225,7 @@ bool DecodeRow(const CodecSpec& spec, const Tables& tables, std::span<const uint
         next += groups;
       }
       const size_t count = std::min({bytes - i, ready - used, tables.period - element});
-      good &= tables.levels.Restore(codes.data() + used, element, count, out + i);
+      good &= Bits::Restore(spec, tables, codes.data() + used, element, count, out + i);
       i += count;
       used += count;
       element = element + count == tables.period ? 0 : element + count;
@@ -239,11 +286,11 @@ THINMAPS_AVX2 Status DecodeAvx2(const CodecSpec& spec, std::span<const uint8_t> 
 }
 THINMAPS_AVX512 Status EncodeAvx512(const CodecSpec& spec, const ConstRows& rows,
                                     std::span<uint8_t> payload, size_t* written) {
-  return Encode<Bmi2Bits>(spec, rows, payload, written);
+  return Encode<Avx512Bits>(spec, rows, payload, written);
 }
 THINMAPS_AVX512 Status DecodeAvx512(const CodecSpec& spec, std::span<const uint8_t> payload,
                                     int32_t column, int32_t columns, const MutableRows& rows) {
-  return Decode<Bmi2Bits>(spec, payload, column, columns, rows);
+  return Decode<Avx512Bits>(spec, payload, column, columns, rows);
 }
 
 #endif

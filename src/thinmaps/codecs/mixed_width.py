@@ -37,6 +37,7 @@ from thinmaps.codecs.narrow import (
     FRACTION_BITS,
     ONE,
     Int32Array,
+    byte_tables,
     candidates,
     decode_offset,
     encode_offset,
@@ -213,6 +214,11 @@ class MixedWidth(Codec):
         begins = np.concatenate([[0], period[7].reshape(-1, GROUP).sum(axis=1).cumsum()])
         groups = (halves[0::2], halves[1::2], begins[:-1])
         return np.concatenate([begins[-1:], period.ravel(), *groups], dtype=np.int32)
+
+    def native_tables(self, spec: MapSpec) -> UInt8Array:
+        """The levels once more, as `narrow.byte_tables`."""
+        bounds = np.stack(self._bounds(spec.zero_point))
+        return byte_tables(self.step, self.zero_code, self.largest_code, bounds)
 
     def _used_bits(self) -> NDArray[np.bool_]:
         """(channels, 8): the bits of a code that are stored."""

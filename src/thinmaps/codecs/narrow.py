@@ -196,23 +196,10 @@ class Narrow(Codec):
         )
 
     def native_tables(self, spec: MapSpec) -> UInt8Array:
-        """The same in bytes, for 16-bit lanes: nine rows, from which 64 channels may be read.
-
-        They are scale (low byte, high byte), zero code, largest code, step (whole bytes; then the
-        fraction in 1/32768, low byte, high byte), code(0), and code(255) less code(0). A scale of
-        2**15 has no 16 bits; 2**15 - 1 gives the same codes. Behind its channels a row starts over.
-        """
-        scale = np.minimum(reciprocal(self.step), ONE - 1)
-        whole, fraction = np.divmod(self.step, ONE)
-        low, high = self._codes(np.array([[[0]], [[255]]], np.uint8), spec.zero_point)[:, 0]
-        rows = np.stack(
-            [
-                *(scale & 255, scale >> 8, self.zero_code, np.full_like(scale, self.largest_code)),
-                *(whole, fraction & 255, fraction >> 8, low, high - low),
-            ]
-        )
-        lookahead = np.arange(spec.channels + TABLE_LOOKAHEAD) % spec.channels
-        return rows[:, lookahead].astype(np.uint8).ravel()
+        """`byte_tables` of these steps."""
+        bounds = self._codes(np.array([[[0]], [[255]]], np.uint8), spec.zero_point)[:, 0]
+        largest = np.full(self.step.shape, self.largest_code, np.int32)
+        return byte_tables(self.step, self.zero_code, largest, bounds)
 
     def _codes(self, rows: UInt8Array, zero_point: int) -> UInt8Array:
         scale = reciprocal(self.step)
@@ -235,6 +222,23 @@ class Narrow(Codec):
                 f"{self.id} writes codes {low[0, channel]} to {high[0, channel]} in channel "
                 f"{channel}, found {codes[wrong][0]}"
             )
+
+
+def byte_tables(
+    step: Int32Array, zero_code: UInt8Array, largest_code: Int32Array, bounds: UInt8Array
+) -> UInt8Array:
+    """Levels in bytes, for 16-bit lanes: nine rows, from which 64 channels may be read at any.
+
+    They are scale (low byte, high byte), zero code, largest code, step (whole bytes; then the
+    fraction in 1/32768, low byte, high byte), code(0), and code(255) less code(0): the `bounds`,
+    (2, channels). A scale of 2**15 has no 16 bits; 2**15 - 1 gives the same codes.
+    """
+    scale = np.minimum(reciprocal(step), ONE - 1)
+    whole, fraction = np.divmod(step, ONE)
+    encode = (scale & 255, scale >> 8, zero_code, largest_code)
+    decode = (whole, fraction & 255, fraction >> 8, bounds[0], bounds[1] - bounds[0])
+    rows = np.stack([*encode, *decode]).astype(np.uint8)
+    return rows[:, np.arange(step.size + TABLE_LOOKAHEAD) % step.size].ravel()
 
 
 def reciprocal(step: Int32Array) -> Int32Array:

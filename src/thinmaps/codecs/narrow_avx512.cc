@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "intrinsics.h"
+#include "levels_avx512.h"
 #define THINMAPS_AVX512_TARGET \
   "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,bmi2,prefer-vector-width=512"
 #define THINMAPS_AVX512 [[gnu::target(THINMAPS_AVX512_TARGET)]]
@@ -22,81 +23,7 @@ namespace {
 using namespace narrow;
 
 constexpr size_t kChunk = 64;
-constexpr size_t kTables = 9;  // rows of Narrow.native_tables
-
 uint64_t LowBits(size_t count) { return count < 64 ? (uint64_t{1} << count) - 1 : ~uint64_t{0}; }
-
-// Narrow.native_tables for 64 elements from `channel` on. Bytes widen to 16 bits by interleaving
-// within 128 bits.
-struct Rows {
-  const uint8_t* tables;
-  size_t length;
-
-  THINMAPS_AVX512_INLINE __m512i Bytes(size_t row, size_t channel) const {
-    return _mm512_loadu_si512(tables + row * length + channel);
-  }
-  THINMAPS_AVX512_INLINE void Words(size_t low, size_t high, size_t channel,
-                                    __m512i* halves) const {
-    halves[0] = _mm512_unpacklo_epi8(Bytes(low, channel), Bytes(high, channel));
-    halves[1] = _mm512_unpackhi_epi8(Bytes(low, channel), Bytes(high, channel));
-  }
-};
-
-THINMAPS_AVX512_INLINE void Widen(__m512i bytes, __m512i* halves) {
-  halves[0] = _mm512_unpacklo_epi8(bytes, _mm512_setzero_si512());
-  halves[1] = _mm512_unpackhi_epi8(bytes, _mm512_setzero_si512());
-}
-
-// The code is zero_code + ((x - z) * scale + 2**14 >> 15), which is what vpmulhrsw computes of 16
-// bits. Only a scale of 2**15 has more; 2**15 - 1 rounds all differences up to 255 to the same.
-struct Quantiser {
-  __m512i zero_point, scale[2], zero_code[2], largest;
-
-  THINMAPS_AVX512_INLINE Quantiser(const CodecSpec& spec, const Rows& rows, size_t channel)
-      : zero_point(_mm512_set1_epi16(static_cast<short>(spec.zero_point))),
-        largest(rows.Bytes(3, channel)) {
-    rows.Words(0, 1, channel, scale);
-    Widen(rows.Bytes(2, channel), zero_code);
-  }
-
-  THINMAPS_AVX512_INLINE __m512i Codes(__m512i x) const {
-    __m512i half[2];
-    Widen(x, half);
-    for (size_t i = 0; i < 2; ++i) {
-      const __m512i steps = _mm512_mulhrs_epi16(_mm512_sub_epi16(half[i], zero_point), scale[i]);
-      half[i] = _mm512_add_epi16(steps, zero_code[i]);
-    }
-    return _mm512_min_epu8(_mm512_packus_epi16(half[0], half[1]), largest);
-  }
-};
-
-// The byte is z + (code - zero_code) * whole + ((code - zero_code) * fraction + 2**14 >> 15) with
-// step = whole * 2**15 + fraction. Of a code that an encoder writes, that is less than 2**15.
-struct Restorer {
-  __m512i zero_point, zero_code[2], whole[2], fraction[2], low, range;
-  __mmask64 wrong = 0;  // codes that no encoder writes
-
-  THINMAPS_AVX512_INLINE Restorer(const CodecSpec& spec, const Rows& rows, size_t channel)
-      : zero_point(_mm512_set1_epi16(static_cast<short>(spec.zero_point))),
-        low(rows.Bytes(7, channel)),
-        range(rows.Bytes(8, channel)) {
-    Widen(rows.Bytes(2, channel), zero_code);
-    Widen(rows.Bytes(4, channel), whole);
-    rows.Words(5, 6, channel, fraction);
-  }
-
-  THINMAPS_AVX512_INLINE __m512i Bytes(__m512i codes, __mmask64 used) {
-    wrong |= _mm512_mask_cmpgt_epu8_mask(used, _mm512_sub_epi8(codes, low), range);
-    __m512i half[2];
-    Widen(codes, half);
-    for (size_t i = 0; i < 2; ++i) {
-      const __m512i steps = _mm512_sub_epi16(half[i], zero_code[i]);
-      half[i] = _mm512_add_epi16(_mm512_add_epi16(_mm512_mullo_epi16(steps, whole[i]), zero_point),
-                                 _mm512_mulhrs_epi16(steps, fraction[i]));
-    }
-    return _mm512_packus_epi16(half[0], half[1]);
-  }
-};
 
 // 64 codes to 8 * bits bytes: neighbours join to fields of 2, 4 and 8 codes, which close up.
 struct Packer {
@@ -161,8 +88,9 @@ struct Geometry {
 };
 
 // Rows of a unit whose pixels touch. `payload` has whole rows.
-THINMAPS_AVX512 void EncodeDense(const CodecSpec& spec, const Geometry& all, const Rows& tables,
-                                 const ConstRows& rows, uint8_t* payload, size_t row_bytes) {
+THINMAPS_AVX512 void EncodeDense(const CodecSpec& spec, const Geometry& all,
+                                 const ByteTables& tables, const ConstRows& rows, uint8_t* payload,
+                                 size_t row_bytes) {
   const Packer packer(all.bits);
   for (size_t set = 0; set < std::min(all.sets, all.chunks); ++set) {
     const Quantiser quantiser(spec, tables, set * kChunk % all.channels);
@@ -182,9 +110,9 @@ THINMAPS_AVX512 void EncodeDense(const CodecSpec& spec, const Geometry& all, con
 }
 
 // The same of the columns from `column` on; returns whether every code is one that is written.
-THINMAPS_AVX512 bool DecodeDense(const CodecSpec& spec, const Geometry& all, const Rows& tables,
-                                 std::span<const uint8_t> payload, size_t row_bytes, int32_t column,
-                                 const MutableRows& rows) {
+THINMAPS_AVX512 bool DecodeDense(const CodecSpec& spec, const Geometry& all,
+                                 const ByteTables& tables, std::span<const uint8_t> payload,
+                                 size_t row_bytes, int32_t column, const MutableRows& rows) {
   const size_t first_bit = static_cast<size_t>(column) * all.channels * all.bits;
   const Unpacker unpacker(all.bits, first_bit % 8);
   __mmask64 wrong = 0;
@@ -205,17 +133,11 @@ THINMAPS_AVX512 bool DecodeDense(const CodecSpec& spec, const Geometry& all, con
   return wrong == 0;
 }
 
-bool ReadRows(const CodecSpec& spec, Rows* rows) {
-  rows->tables = spec.tables.data();
-  rows->length = static_cast<size_t>(spec.channels) + kChunk;
-  return spec.tables.size() == kTables * rows->length;
-}
-
 THINMAPS_AVX512_FLATTEN Status EncodeAvx512(const CodecSpec& spec, const ConstRows& rows,
                                             std::span<uint8_t> payload, size_t* written) {
   Tables tables;
-  Rows bytes;
-  if (!ReadTables(spec, &tables) || !ReadRows(spec, &bytes)) return Status::kBadArgument;
+  ByteTables bytes;
+  if (!ReadTables(spec, &tables) || !ReadByteTables(spec, &bytes)) return Status::kBadArgument;
   if (rows.pixel_bytes != spec.channels) return Encode(spec, rows, payload, written);
   const size_t row_bytes = RowBytes(spec, tables.bits);
   const size_t unit_bytes = static_cast<size_t>(rows.count) * row_bytes;
@@ -230,8 +152,8 @@ THINMAPS_AVX512_FLATTEN Status DecodeAvx512(const CodecSpec& spec, std::span<con
                                             int32_t column, int32_t columns,
                                             const MutableRows& rows) {
   Tables tables;
-  Rows bytes;
-  if (!ReadTables(spec, &tables) || !ReadRows(spec, &bytes)) return Status::kBadArgument;
+  ByteTables bytes;
+  if (!ReadTables(spec, &tables) || !ReadByteTables(spec, &bytes)) return Status::kBadArgument;
   if (rows.pixel_bytes != spec.channels) return Decode(spec, payload, column, columns, rows);
   if (!HasWholeRows(spec, tables, payload, rows.count)) return Status::kCorruptPayload;
   const Geometry all(tables.bits, tables.channels, columns);
