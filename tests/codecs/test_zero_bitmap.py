@@ -119,3 +119,22 @@ def test_steps_per_channel_give_every_implementation_the_same_bytes(shape, eleme
 def test_element_bits_without_a_meaning_are_refused(options):
     with pytest.raises(BadArgument, match="element_bits to be 8, or 4 where there is a step"):
         ZeroBitmap.fit(SPEC, ROWS[None], **options)
+
+
+@pytest.mark.parametrize("zero_point", [0, 128])
+@pytest.mark.parametrize("channels", [16, 24, 67])
+def test_with_steps_every_implementation_agrees_wherever_chunks_begin(channels, zero_point):
+    """Chunks of 64 begin at 1, 3 and 67 different channels."""
+    rng = np.random.default_rng(channels)
+    spec = MapSpec(2, 71, channels, 1.0, zero_point)
+    rows = rng.integers(0, 256, spec.shape).astype(np.uint8)
+    rows[rng.random(spec.shape) < 0.5] = zero_point
+    weights = rng.uniform(0.1, 9, channels)
+    for element_bits in (4, 8):
+        options = {"step": 40, "element_bits": element_bits, "unit_rows": 2}
+        codec = ZeroBitmap.fit(spec, rows[None], weights=weights, **options)
+        payload = codec.encode_unit(rows, spec)
+        expected = codec.decode_unit(payload, spec, 2)
+        for name, implementation in implementations(codec).items():
+            assert implementation.encode_unit(rows, spec) == payload, name
+            np.testing.assert_array_equal(implementation.decode_unit(payload, spec, 2), expected)
