@@ -44,7 +44,7 @@ from thinmaps.run.engine import Engine
 NETWORKS = ("cifar10_resnet20_jpeg", "squeezenet1_1", "mobilenet_v2")
 # A classifier's map is fused with the mean behind it.
 FUSED = {"squeezenet1_1": ("relu_25",)}
-CALIBRATION_PICTURES = 500
+CALIBRATION_PICTURES = 1000
 FIXED, VARIABLE = "all of fixed rate", "all"
 
 

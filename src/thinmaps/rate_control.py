@@ -44,7 +44,7 @@ UNIT_ROWS = 64  # of a coding unit layer by layer, so that a variable rate's ove
 SAMPLE_PICTURES = 16
 SAMPLE_BYTES = 1 << 23
 SENSITIVITY_PICTURES = 32
-EVALUATION_PICTURES = 400
+EVALUATION_PICTURES = 800
 # Of the predicted error: how much gentler the next try is where held-out pictures refuse one.
 GENTLER = 0.8
 
