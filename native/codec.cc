@@ -6,18 +6,20 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBitplane, kBlockWidth, kChannelDct, kKlt, kMixedWidth, kNarrow, kRans,
-    kRaw, kZeroBitmap;
+extern const CodecKernel kBitplane, kBlockWidth, kCapped, kChannelDct, kKlt, kMixedWidth, kNarrow,
+    kRans, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
-extern const CodecKernel kBlockWidthAvx2, kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
-extern const CodecKernel kBlockWidthAvx512, kChannelDctAvx512, kKltAvx512, kMixedWidthAvx512,
-    kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
+extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kMixedWidthAvx2, kNarrowAvx2,
+    kZeroBitmapAvx2;
+extern const CodecKernel kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512, kKltAvx512,
+    kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
       kBitplane,
       kBlockWidth,
+      kCapped,
       kChannelDct,
       kKlt,
       kMixedWidth,
@@ -27,25 +29,28 @@ std::span<const CodecKernel> CodecKernels() {
       kZeroBitmap,
 #if defined(__x86_64__)
       kBlockWidthAvx2,
+      kCappedAvx2,
       kMixedWidthAvx2,
       kNarrowAvx2,
       kZeroBitmapAvx2,
       kBlockWidthAvx512,
+      kCappedAvx512,
       kChannelDctAvx512,
       kKltAvx512,
       kMixedWidthAvx512,
       kNarrowAvx512,
-      kRansAvx512,
       kZeroBitmapAvx512,
 #endif
   };
   return kKernels;
 }
 
-const CodecKernel* FindCodec(std::string_view id) {
+const CodecKernel* FindCodec(std::string_view id) { return FindCodec(id, ChosenIsa()); }
+
+const CodecKernel* FindCodec(std::string_view id, Isa most) {
   const CodecKernel* best = nullptr;
   for (const CodecKernel& kernel : CodecKernels()) {
-    if (id != kernel.id || kernel.isa > ChosenIsa()) continue;
+    if (id != kernel.id || kernel.isa > most) continue;
     if (best == nullptr || kernel.isa > best->isa) best = &kernel;
   }
   return best;

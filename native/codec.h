@@ -53,6 +53,7 @@ void ForEachRun(const Rows& rows, int32_t columns, int32_t channels, Visit visit
   }
 }
 
+// `payload` has exactly Codec.unit_bytes; what is behind `written` is left as it comes.
 using EncodeUnit = Status (*)(const CodecSpec& spec, const ConstRows& rows,
                               std::span<uint8_t> payload, size_t* written);
 // Decodes columns column .. column + columns - 1 (all of them for variable-rate codecs).
@@ -71,6 +72,9 @@ std::span<const CodecKernel> CodecKernels();
 
 // The kernel of that id for ChosenIsa(), or the best below it; nullptr where there is none.
 const CodecKernel* FindCodec(std::string_view id);
+
+// The same for an instruction set that the caller's own kernel is compiled for.
+const CodecKernel* FindCodec(std::string_view id, Isa most);
 
 // The kernel of that id for exactly that instruction set; nullptr where it is missing or would not
 // run on this processor.

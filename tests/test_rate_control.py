@@ -120,7 +120,7 @@ def test_what_cannot_be_met_is_refused_with_the_shortfall(
         ({"arena_bytes": 0}, "arena needs a budget of 1 byte or more, got 0"),
         ({"max_drop": 1.0, "traffic_bytes": 9, "arena_bytes": 9}, "one or two goals"),
         ({"max_drop": 1.0, "codec": "narrow:4"}, "names one codec without options"),
-        ({"max_drop": 1.0, "codec": "zero_bitmap"}, "only codecs of fixed rate save arena"),
+        ({"max_drop": 1.0, "codec": "zero_bitmap"}, "only a fixed rate or a cap saves arena"),
     ],
 )
 def test_goals_that_make_no_sense_are_refused_before_any_work(

@@ -152,13 +152,17 @@ Offers = Mapping[str, Sequence[Choice]]
 def _offers_for_traffic(
     prepared: Prepared, network: Network, scope: Scope, progress: Progress | None
 ) -> Offers:
-    """Choices of every rate, their bytes as often as the map moves; parts stand for what joins."""
+    """Choices of every rate, their bytes as often as the map moves; parts stand for what joins.
+
+    A cap costs traffic and saves none: it counts only where it is asked for by name.
+    """
     names = [
         name
         for name in _eligible(network, scope)
         if not isinstance(network.producer[name].operator, Concat)
     ]
-    found = offers(prepared, names, menu(only=scope.codecs), UNIT_ROWS, progress)
+    rates = ("fixed", "variable", "capped") if scope.codecs else ("fixed", "variable")
+    found = offers(prepared, names, menu(rates, scope.codecs), UNIT_ROWS, progress)
     return {
         name: [rescaled(choice, 1 + len(network.readers[name])) for choice in choices]
         for name, choices in found.items()
@@ -168,11 +172,11 @@ def _offers_for_traffic(
 def _offers_for_arena(
     prepared: Prepared, network: Network, scope: Scope, progress: Progress | None
 ) -> Offers:
-    """Choices of fixed rate, row by row: what reserves its worst case saves no arena."""
-    settings = menu(["fixed"], scope.codecs)
+    """Choices of fixed rate or with a cap, row by row: reserving the worst case saves no arena."""
+    settings = menu(["fixed", "capped"], scope.codecs)
     if not settings:
         raise BadArgument(
-            f"only codecs of fixed rate save arena, {', '.join(scope.codecs)} has a variable one; "
+            f"only a fixed rate or a cap saves arena, {', '.join(scope.codecs)} has neither; "
             "under --schedule layer the traffic is minimised"
         )
     return offers(prepared, _eligible(network, scope), settings, 1, progress)

@@ -13,6 +13,8 @@ from small_networks import Builder
 from thinmaps.allocate.arena import Stage, path
 from thinmaps.allocate.choices import Choice, Observed, choices_of
 from thinmaps.codecs.base import Codec
+from thinmaps.codecs.block_width import BlockWidth
+from thinmaps.codecs.capped import Capped
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Window
@@ -65,6 +67,24 @@ def test_the_map_that_binds_is_encoded_first(gated: Network, stages: list[Stage]
     assert bound[0].bytes == gated.maps[held].raw_bytes
     assert held in stages[1].plan.codecs
     assert set(stages[1].plan.codecs) == {held}
+
+
+def test_a_cap_makes_the_arena_smaller_and_a_worst_case_never_does(gated: Network) -> None:
+    random = np.random.default_rng(0)
+    held = gated.nodes[1].output
+    spec = gated.maps[held]
+    samples = (random.integers(0, 64, (2, *spec.shape)) * (random.random(spec.shape) < 0.3)).astype(
+        np.uint8
+    )
+    settings = [(BlockWidth, {"step": 24}), (Capped, {"step": 24, "permille": 900})]
+    found = choices_of(Observed(spec, samples, np.ones(spec.channels)), settings, 1)
+
+    def planned(codecs: Mapping[str, Codec]) -> Plan:
+        return build(gated, codecs=codecs, arena_bytes="smallest")
+
+    bare, *rest = path({held: found}, planned)
+    assert [type(stage.plan.codecs[held]) for stage in rest] == [Capped]
+    assert rest[0].plan.arena_bytes < bare.plan.arena_bytes
 
 
 def test_a_stage_says_what_was_chosen(stages: list[Stage]) -> None:

@@ -28,7 +28,7 @@ def test_lossless_choices_add_no_error_and_cost_what_they_store(seen: Observed) 
     nonzero = np.count_nonzero(seen.samples[2:]) / 2
     assert bitmap.mean_bytes == np.ceil(180 / 8) + nonzero + 4  # and the length before it
     assert bitmap.error == 0.0
-    assert bitmap.worst_bytes == ZeroBitmap(unit_rows=6).max_bytes(SPEC)
+    assert bitmap.worst_bytes == ZeroBitmap(unit_rows=6).max_bytes(SPEC) + 4
 
 
 def test_the_error_is_what_the_output_feels_of_what_is_lost(seen: Observed) -> None:
@@ -56,6 +56,8 @@ def test_a_codec_that_refuses_the_map_is_no_choice(seen: Observed) -> None:
 
 def test_the_menu_has_every_rate_that_is_asked_for() -> None:
     assert {kind.rate for kind, _ in menu(["fixed"])} == {"fixed"}
+    assert {kind.id for kind, _ in menu(["capped"])} == {"capped"}
+    assert "capped" not in {kind.id for kind, _ in menu(["fixed", "variable"])}
     assert {kind.id for kind, _ in menu()} >= {"mixed_width", "zero_bitmap"}
     assert {kind.id for kind, _ in menu(only=["narrow"])} == {"narrow"}
     assert "raw" not in {kind.id for kind, _ in menu()}

@@ -56,3 +56,11 @@ def test_choices_above_the_hull_are_never_taken() -> None:
     raw = Choice(None, "raw", 10, 10, 0.0)
     above, below = Choice(None, "above", 6, 6, 5.0), Choice(None, "below", 4, 4, 3.0)
     assert [each.request for each in hull([raw, above, below])] == ["raw", "below"]
+
+
+def test_a_hull_counts_the_bytes_that_it_is_told_to() -> None:
+    raw = Choice(None, "raw", 100, 100, 0.0)
+    short = Choice(None, "short but for its worst case", 40, 110, 1.0)
+    bounded = Choice(None, "bounded", 60, 70, 2.0)
+    assert hull([raw, short, bounded]) == [raw, short]
+    assert hull([raw, short, bounded], lambda choice: choice.worst_bytes) == [raw, bounded]

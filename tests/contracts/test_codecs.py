@@ -177,7 +177,10 @@ def test_the_worst_case_of_a_variable_rate_is_reached_by_some_map(setting):
         for value in (0, 255 - spec.zero_point, 255):
             constant = np.full(spec.shape, value, np.uint8)
             largest = max(largest, codec.encode(constant, spec).bytes)
-        assert largest == codec.max_bytes(spec)
+        # A cap is chosen, and hit only by chance.
+        assert largest == codec.max_bytes(spec) or (
+            codec.has_cap and largest < codec.max_bytes(spec)
+        )
 
 
 @EACH_IMPLEMENTATION
@@ -355,6 +358,12 @@ def test_fitting_twice_gives_the_same_codec(setting):
 
 @EACH_SETTING
 def test_standard_operators_in_float32_equal_the_reference(setting):
+    if codecs.get(setting.codec_id).has_cap:
+        with pytest.raises(
+            BadArgument, match=r"cannot be exported to ONNX: .* depends on its bytes"
+        ):
+            setting.fit(SMALL, 1).standard_operators(SMALL)
+        return
     for spec in (MapSpec(1, 256, 9), MapSpec(1, 256, 9, 1.0, 128), MapSpec(1, 256, 9, 1.0, 255)):
         codec = setting.fit(spec, 1)
         every_byte = np.repeat(np.arange(256, dtype=np.uint8), 9).reshape(1, 256, 9)

@@ -165,7 +165,8 @@ def test_one_engine_serves_many_python_threads(engine: Engine, network: Network)
 
 @pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 @pytest.mark.parametrize(
-    ("rows", "codec"), [(1, "narrow"), (3, "zero_bitmap"), (40, "narrow"), (2, "mixed_width")]
+    ("rows", "codec"),
+    [(1, "narrow"), (3, "zero_bitmap"), (40, "narrow"), (2, "mixed_width"), (2, "capped")],
 )
 def test_encoded_edges_equal_the_interpreter(
     network: Network, schedule: str, rows: int, codec: str

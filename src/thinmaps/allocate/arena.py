@@ -39,11 +39,11 @@ class Stage:
 def path(choices: Mapping[str, Sequence[Choice]], build: Build) -> Iterator[Stage]:
     """Plans of falling arena and growing error, the one without codecs first.
 
-    `choices` are of fixed rate: what reserves its worst case saves no arena. A move that leaves the
-    arena as it is (another map needs the bytes as much) is taken back, and only made again
-    together with others once no move helps alone.
+    The bytes of a choice are those that it reserves: a fixed rate or a cap may save arena, a worst
+    case never does. A move that leaves the arena as it is (another map needs the bytes as much) is
+    taken back, and only made again together with others once no move helps alone.
     """
-    hulls = {name: hull(each) for name, each in choices.items()}
+    hulls = {name: hull(each, worst_bytes) for name, each in choices.items()}
     place = dict.fromkeys(hulls, 0)
     stage = _stage(hulls, place, build)
     yield stage
@@ -57,6 +57,11 @@ def path(choices: Mapping[str, Sequence[Choice]], build: Build) -> Iterator[Stag
         place, stage = tried
         useless.clear()
         yield stage
+
+
+def worst_bytes(choice: Choice) -> float:
+    """The bytes that count in an arena."""
+    return choice.worst_bytes
 
 
 Place = dict[str, int]

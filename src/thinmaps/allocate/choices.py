@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +65,18 @@ class Observed:
 
 
 def menu(
-    rates: Iterable[str] = ("fixed", "variable"), only: Collection[str] = ()
+    rates: Collection[str] = ("fixed", "variable", "capped"), only: Collection[str] = ()
 ) -> list[tuple[type[Codec], dict[str, int]]]:
     """Every codec of these rates with each of its settings; `only` names the ids that count.
 
+    A variable rate with a cap is "capped" here, because it bounds an arena as a fixed one does.
     A codec that is named counts also where rate control would leave it out by itself.
     """
     found = [codecs.get(codec_id) for codec_id in only or codecs.ids()]
     return [
         (codec, dict(setting))
         for codec in found
-        if codec.rate in rates and codec.id != "raw"
+        if ("capped" if codec.has_cap else codec.rate) in rates and codec.id != "raw"
         for setting in codec.menu or (codec.settings if only else ())
     ]
 
@@ -118,12 +119,13 @@ def _fitted(
 def _measured(codec: Codec, request: str, seen: Observed, measuring: UInt8Array) -> Choice:
     """Bytes and error of a fitted codec on samples that it has not seen."""
     twin = fastest(codec)
+    prefix_bytes = LENGTH_PREFIX_BYTES if codec.rate == "variable" else 0
     stored, squares = 0, np.zeros(seen.spec.channels)
     for values in measuring:
         for first in range(0, seen.spec.height, codec.unit_rows):
             rows = values[first : first + codec.unit_rows]
             payload = twin.encode_unit(rows, seen.spec)
-            stored += len(payload) + (LENGTH_PREFIX_BYTES if codec.rate == "variable" else 0)
+            stored += len(payload) + prefix_bytes
             if not codec.lossless:
                 restored = twin.decode_unit(payload, seen.spec, len(rows))
                 squares += np.square(restored.astype(np.int32) - rows).sum(axis=(0, 1))
@@ -133,7 +135,7 @@ def _measured(codec: Codec, request: str, seen: Observed, measuring: UInt8Array)
         codec,
         request,
         stored / len(measuring),
-        codec.max_bytes(seen.spec),
+        codec.max_bytes(seen.spec) + codec.unit_count(seen.spec) * prefix_bytes,
         error / len(measuring),
     )
 

@@ -16,10 +16,12 @@ Cost: sorting; n choices in all take n log n.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from thinmaps.allocate.choices import Choice
+
+Size = Callable[[Choice], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,21 +33,28 @@ class Allocation:
     error: float
 
 
-def hull(choices: Sequence[Choice]) -> list[Choice]:
+def mean_bytes(choice: Choice) -> float:
+    """The bytes that count where maps are moved; an arena counts `worst_bytes`."""
+    return choice.mean_bytes
+
+
+def hull(choices: Sequence[Choice], size: Size = mean_bytes) -> list[Choice]:
     """The lower convex hull by (bytes, error), from the least error to the fewest bytes."""
     found: list[Choice] = []
-    for choice in sorted(choices, key=lambda each: (each.error, each.mean_bytes)):
-        if found and choice.mean_bytes >= found[-1].mean_bytes:
+    for choice in sorted(choices, key=lambda each: (each.error, size(each))):
+        if found and size(choice) >= size(found[-1]):
             continue  # no fewer bytes at no less error
-        while len(found) > 1 and _slope(found[-2], choice) <= _slope(found[-2], found[-1]):
+        while len(found) > 1 and (
+            _slope(found[-2], choice, size) <= _slope(found[-2], found[-1], size)
+        ):
             found.pop()
         found.append(choice)
     return found
 
 
-def _slope(before: Choice, after: Choice) -> float:
+def _slope(before: Choice, after: Choice, size: Size = mean_bytes) -> float:
     """Error added per byte saved."""
-    return (after.error - before.error) / (before.mean_bytes - after.mean_bytes)
+    return (after.error - before.error) / (size(before) - size(after))
 
 
 def front(choices: Mapping[str, Sequence[Choice]]) -> list[Allocation]:

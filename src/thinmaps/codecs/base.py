@@ -74,6 +74,9 @@ class Codec(ABC):
     `unique` says that different payloads restore different rows. A transform cannot promise that:
     what a code adds may be clamped.
 
+    `has_cap` says that a chosen cap bounds a codec of variable rate, not what the worst map needs,
+    so that it saves arena as a fixed rate does.
+
     `settings` are the options of `fit` that the contract test asks about; `menu` are those that
     rate control tries, the same where a codec does not say otherwise.
     """
@@ -81,6 +84,7 @@ class Codec(ABC):
     id: ClassVar[str]
     rate: ClassVar[Literal["fixed", "variable"]]
     unique: ClassVar[bool] = True
+    has_cap: ClassVar[bool] = False
     encode_halo_rows: ClassVar[int] = 0
     decode_halo_units: ClassVar[int] = 0
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({},)
