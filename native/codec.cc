@@ -39,6 +39,7 @@ std::span<const CodecKernel> CodecKernels() {
       kKltAvx512,
       kMixedWidthAvx512,
       kNarrowAvx512,
+      kRansAvx512,
       kZeroBitmapAvx512,
 #endif
   };

@@ -124,5 +124,10 @@ def test_a_configuration_out_of_range_is_refused():
     for permille in (0, 1001, 0.5):
         with pytest.raises(BadArgument, match=r"permille to be an integer in 1\.\.1000"):
             Capped.fit(SPEC, busier_by_row(SPEC)[None], permille=permille)
-    with pytest.raises(BadArgument, match="finds its cap on samples, and got none"):
-        Capped.fit(SPEC, np.zeros((0, *SPEC.shape), np.uint8))
+
+
+def test_without_samples_nothing_overflows():
+    codec = Capped.fit(SPEC, np.zeros((0, *SPEC.shape), np.uint8), step=0)
+    dense = np.random.default_rng(1).integers(0, 256, (1, *SPEC.shape), np.uint8)
+    assert codec.overflow_share(dense, SPEC) == 0
+    assert codec.unit_bytes(SPEC, 1) == 1 + BlockWidth().unit_bytes(SPEC, 1)

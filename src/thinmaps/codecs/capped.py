@@ -79,14 +79,13 @@ class Capped(Codec):
 
         The cap is what `permille` units in a thousand of `samples` do not pass. Each further step
         is twice as coarse, until a worst case fits or there are 8. `weights` (channels,) shape them
-        as `steps.fit_steps` says. Encodes the samples once.
+        as `steps.fit_steps` says. Without samples the cap is the worst case, which nothing passes.
+        Encodes the samples once.
         """
         settings = cls.checked_options(options, step=32, permille=990, unit_rows=1)
         permille, step, unit_rows = (settings[name] for name in ("permille", "step", "unit_rows"))
         if type(permille) is not int or not 1 <= permille <= 1000:
             raise BadArgument(f"{cls.id} needs permille to be an integer in 1..1000: {permille!r}")
-        if not samples.size:
-            raise BadArgument(f"{cls.id} finds its cap on samples, and got none: calibrate first")
         steps = [fit_steps(step, 8, spec.channels, weights) or IDENTITY]
         first = BlockWidth(unit_rows, steps[0])
         share = _share_kept(first, spec, samples, permille)
@@ -196,5 +195,7 @@ def _share_kept(codec: BlockWidth, spec: MapSpec, samples: UInt8Array, permille:
         -(-len(twin.encode_unit(rows, spec)) * SHARE_ONE // rows.size)
         for rows in _units(samples, codec.unit_rows)
     )
+    if not shares:
+        return 2 * SHARE_ONE
     kept = -(-len(shares) * permille // 1000)
     return min(shares[kept - 1], 2 * SHARE_ONE)
