@@ -55,8 +55,9 @@ format: setup ## what check would refuse about layout, mended
 	$(PYTHON) -m ruff format $(PYTHON_FILES)
 	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
-test: setup ## the whole suite; OPTIONS="-k engine" narrows it
-	$(PYTHON) -m pytest $(OPTIONS)
+JOBS ?= auto
+test: setup ## the whole suite, JOBS at a time; OPTIONS="-k engine" narrows it
+	$(PYTHON) -m pytest -n $(JOBS) $(OPTIONS)
 
 hostile: setup ## damaged and hostile files only
 	$(PYTHON) -m pytest tests/hostile $(OPTIONS)
