@@ -32,17 +32,19 @@ def profile(
     *,
     preprocessing: Preprocessing | None = None,
     size: tuple[int, int] | None = None,
+    codec: str | None = None,
     progress: Progress | None = None,
 ) -> NetworkProfile:
     """Look at a network's maps; `images` are what `compress` calls `calibrate`.
 
     Bytes, traffic and peaks are those at `size`; zeros, entropies and ratios those at the file's
     own size, where its pictures belong. Costs one calibration on at most 80 pictures, then every
-    lossless codec once per map on 16 of them.
+    lossless codec once per map on 16 of them, or `codec` alone.
 
     Raises:
         BadModel: the network cannot be read, does not make sense, or has several inputs.
         BadData: no picture can be used.
+        UnknownCodec: there is no such codec.
     """
     prepared = Prepared.open(
         model,
@@ -57,7 +59,7 @@ def profile(
     if images is None or prepared.pictures is None:
         return NetworkProfile(tuple(rows), 0)
     pictures = prepared.pictures.fitting().at_most(PROFILE_PICTURES)
-    kinds = [codecs.get(codec_id) for codec_id in codecs.ids()]
+    kinds = [codecs.get(codec_id) for codec_id in ([codec] if codec else codecs.ids())]
     seen = [SeenMap(prepared.networks.own.maps[row.name], kinds) for row in rows]
     names = [row.name for row in rows]
     for done, maps in enumerate(prepared.observed(names, pictures), 1):
