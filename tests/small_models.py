@@ -30,7 +30,8 @@ def small_model() -> Model:
     """A chain with two codecs, a tail, labels and provenance."""
     network = chain()
     narrow = Narrow(bits=5, step=np.full(8, 1 << 18, np.int32), zero_code=np.zeros(8, np.uint8))
-    plan = build(network, codecs={"conv_1:0": narrow, "conv_2:0": ZeroBitmap()})
+    codecs = {"conv_1:0": narrow, "conv_2:0": ZeroBitmap()}
+    plan = build(network, codecs=codecs, arena_bytes="smallest")
     head = network.outputs[0]
     nodes = (
         TailNode("Add", (head, "shift"), ("shifted",)),
@@ -57,7 +58,7 @@ def wide_model() -> Model:
         name: (1, network.maps[name].channels, *network.maps[name].shape[:2])
         for name in network.outputs
     }
-    return Model(build(network), Tail((), {}, network.outputs, shapes))
+    return Model(build(network, arena_bytes="smallest"), Tail((), {}, network.outputs, shapes))
 
 
 def edited(model: Model, change: Callable[[Document, Arrays], None]) -> bytes:

@@ -243,7 +243,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
     "no deviation": (set_at("preprocessing", "std", to=[0.1, 0, 0.1]), "must be positive"),
     "another order": (set_at("preprocessing", "order", to="gbr"), "one of 'rgb', 'bgr'"),
     "a codec on nothing": (
-        lambda d, a: d["codecs"].update(absent={"id": "zero_bitmap", "unit_rows": 1}),
+        lambda d, a: d["codecs"].update(absent=d["codecs"]["conv_2:0"]),
         "which there is not",
     ),
     "a codec of 9 bits": (set_at("codecs", "conv_1:0", "bits", to=9), "an integer in 1..7"),
@@ -255,15 +255,15 @@ DOCUMENTS: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
     "no steps": (tensor("steps", lambda s: s[:0]), "the steps do 0"),
     "a missing step": (
         tensor("steps", lambda s: np.delete(s, 5, axis=0)),
-        "starts at work row 3; the next one is 2",
+        "starts at work row 2; the next one is 1",
     ),
     "a step done twice": (
         tensor("steps", lambda s: np.insert(s, 5, s[4], axis=0)),
-        "starts at work row 0; the next one is 1",
+        "starts at work row 2; the next one is 4",
     ),
     "a premature step": (
         tensor("steps", lambda s: s[::-1].copy()),
-        "starts at work row 15; the next one is 0",
+        "starts at work row 14; the next one is 0",
     ),
     "a step of an unknown node": (tensor("steps", filled(99)), "a node outside of 0..10"),
     "a step of a negative node": (tensor("steps", filled(-1)), "a node outside of 0..10"),
