@@ -33,13 +33,13 @@ def steps_of(plan: Plan, kind: type) -> list[int]:
 @pytest.mark.parametrize("schedule", ["stream", "mixed"])
 def test_nothing_is_gated_before_the_mean_is_known(schedule):
     network, _ = one_gate()
-    plan = build(network, schedule=schedule)
+    plan = build(network, schedule=schedule, arena_bytes="smallest")
     assert max(steps_of(plan, Mean)) < min(steps_of(plan, Mul))
 
 
 def test_a_mean_in_the_middle_ends_its_segment():
     network, gated_map = one_gate()
-    plan = build(network)
+    plan = build(network, arena_bytes="smallest")
     segment = {node.output: plan.segments[i] for i, node in enumerate(plan.network.nodes)}
     assert gated_map in held_maps(plan)
     product = next(node for node in plan.network.nodes if isinstance(node.operator, Mul))
@@ -48,7 +48,7 @@ def test_a_mean_in_the_middle_ends_its_segment():
 
 def test_the_gated_map_is_held_once_and_the_product_lies_over_it():
     network, gated_map = one_gate()
-    plan = build(network)
+    plan = build(network, arena_bytes="smallest")
     whole, row = network.maps[gated_map].raw_bytes, network.maps["picture_0:0"].row_bytes
     # While the last row is made the map is whole, and two rows of the picture are under the window.
     assert lower_bound_bytes(plan) == whole + 2 * row
@@ -57,7 +57,7 @@ def test_the_gated_map_is_held_once_and_the_product_lies_over_it():
 
 def test_a_skip_around_a_gate_is_held_beside_the_gated_map():
     network, gated_map, skip = gate_under_a_skip()
-    plan = build(network)
+    plan = build(network, arena_bytes="smallest")
     both = sum(network.maps[name].raw_bytes for name in (gated_map, skip))
     assert both <= lower_bound_bytes(plan) <= both + 2 * network.maps[skip].row_bytes
     assert plan.arena_bytes <= aligned(lower_bound_bytes(plan)) + ALIGNMENT_BYTES
@@ -67,7 +67,7 @@ def test_a_coded_gated_map_is_held_in_its_code_and_decoded_by_both_passes():
     network, gated_map = one_gate()
     spec = network.maps[gated_map]
     codec = NARROW.fit(spec, 1)
-    plan = build(network, codecs={gated_map: codec})
+    plan = build(network, codecs={gated_map: codec}, arena_bytes="smallest")
     coded = plan.buffers[plan.places[f"{gated_map}.coded"].buffer]
     assert coded.bytes == spec.height * codec.unit_bytes(spec, 1) == spec.raw_bytes // 2
     decodes = [n for n in plan.network.nodes if isinstance(n.operator, Decode)]
@@ -81,23 +81,25 @@ def test_a_coded_gated_map_is_held_in_its_code_and_decoded_by_both_passes():
 def test_codes_on_gate_and_skip_add_up():
     network, gated_map, skip = gate_under_a_skip()
     codecs = {name: NARROW.fit(network.maps[name], 1) for name in (gated_map, skip)}
-    plan = build(network, codecs=codecs)
+    plan = build(network, codecs=codecs, arena_bytes="smallest")
     halves = sum(network.maps[name].raw_bytes for name in codecs) // 2
-    assert halves < plan.arena_bytes < 0.6 * build(network).arena_bytes
+    assert halves < plan.arena_bytes < 0.6 * build(network, arena_bytes="smallest").arena_bytes
 
 
 def test_a_code_whose_worst_case_is_larger_than_the_map_is_not_what_is_held():
     network, gated_map = one_gate()
     spec = network.maps[gated_map]
-    plan = build(network, codecs={gated_map: LOSSLESS.fit(spec, 1)})
+    plan = build(network, codecs={gated_map: LOSSLESS.fit(spec, 1)}, arena_bytes="smallest")
     coded = plan.buffers[plan.places[f"{gated_map}.coded"].buffer]
     assert coded.slots < spec.height
-    assert plan.arena_bytes <= build(network).arena_bytes + 3 * spec.row_bytes
+    assert (
+        plan.arena_bytes <= build(network, arena_bytes="smallest").arena_bytes + 3 * spec.row_bytes
+    )
 
 
 def test_gates_in_a_row_need_little_more_than_the_largest_with_its_skip():
     network = mobilenet_v3()
-    plan = build(network)
+    plan = build(network, arena_bytes="smallest")
     gates = [node for node in network.nodes if isinstance(node.operator, Mul)]
     assert len(gates) == 9
     largest = max(network.maps[node.inputs[0]].raw_bytes for node in gates)
