@@ -34,6 +34,7 @@ from tiles import Pixels, Tiled, run_tiled, seam_of
 import thinmaps as tm
 from thinmaps.demo import shipped
 from thinmaps.graph.onnx_clean import clean
+from thinmaps.measure.contenders import CHILD
 from thinmaps.measure.live_heap import count_in_process
 from thinmaps.measure.words import bytes_in_words
 from thinmaps.plan.build import build
@@ -86,7 +87,8 @@ def peer_bytes(size: tuple[int, int]) -> int:
         paths = Path(folder) / "float.onnx", Path(folder) / "zeros.npy"
         onnx.save(network, paths[0])
         np.save(paths[1], np.zeros((1, 3, *size), np.float32))
-        return count_in_process("thinmaps.measure.heap_child", ["peer", *map(str, paths)])
+        counted = count_in_process(CHILD, ["onnxruntime", *map(str, paths), "off"])
+        return int(counted["peak_bytes"])
 
 
 def plainest_crossing(tiled: Tiled, whole: Pixels) -> tuple[int, int]:
