@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from thinmaps import _core
+from thinmaps.codecs.levels import ONE
 from thinmaps.codecs.mixed_width import MixedWidth, Tables, fit_together
-from thinmaps.codecs.narrow import ONE, Narrow
+from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.native import implementations, twins
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from thinmaps.bits import pack
-from thinmaps.codecs.narrow import ONE, Narrow
+from thinmaps.codecs.levels import ONE
+from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.native import implementations
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec
@@ -75,7 +76,7 @@ def test_codes_that_an_encoder_writes_decode_to_distinct_bytes(bits, zero_point)
     for code in range(largest):
         both = (code >= low) & (code + 1 <= high)
         pair = [
-            codec._levels(np.full((1, 1, steps.size), value, np.uint8), zero_point)[0, 0]
+            codec.levels(spec).restored(np.full((1, steps.size), value, np.uint8))[0]
             for value in (code, code + 1)
         ]
         assert np.all(pair[0][both] < pair[1][both])
@@ -186,7 +187,7 @@ def test_bits_outside_of_one_to_seven_are_refused(bits):
         (np.int32([[ONE]]), np.uint8([0]), r"got int32 \(1, 1\)"),
         (np.int32([]), np.uint8([]), r"got int32 \(0,\)"),
         (np.int32([ONE]), np.int32([0]), "zero_code to be uint8"),
-        (np.int32([ONE, ONE]), np.uint8([0]), "got 2 and 1"),
+        (np.int32([ONE, ONE]), np.uint8([0]), "'step': 2, 'zero_code': 1"),
         (np.int32([ONE - 1]), np.uint8([0]), r"steps in 32768\.\.8355840, got 32767"),
         (np.int32([255 * ONE + 1]), np.uint8([0]), r"\.\.8355841"),
         (np.int32([ONE]), np.uint8([16]), "zero codes up to 15, got 16"),

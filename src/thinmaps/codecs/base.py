@@ -220,6 +220,15 @@ class Codec(ABC):
             raise BadArgument(f"{cls.id} has no option {unknown[0]!r}; its options: {allowed}")
         return {**defaults, **options}
 
+    @classmethod
+    def check_samples(cls, spec: MapSpec, samples: UInt8Array) -> None:
+        """Refuse samples to fit on that are not uint8 (n, rows, width, channels)."""
+        if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
+            raise BadShape(
+                f"{cls.id} fits on uint8 (n, rows, w, {spec.channels}), "
+                f"got {samples.dtype} {samples.shape}"
+            )
+
     def check_spec(self, spec: MapSpec) -> None:
         """Refuse a map that this codec cannot hold; codecs with tables per channel check more."""
         if spec.dtype != "uint8":

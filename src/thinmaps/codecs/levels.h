@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes to codes and back, by a step and a zero code per channel: the arithmetic that narrow.py
+// Bytes to codes and back, by a step and a zero code per channel: the arithmetic that levels.py
 // specifies, for the codecs that differ in how they pack the codes.
 #pragma once
 

@@ -9,8 +9,8 @@
 
 namespace thinmaps {
 
-// narrow.byte_tables for 64 elements from `channel` on. Bytes widen to 16 bits by interleaving
-// within 128 bits.
+// Levels.byte_tables of levels.py for 64 elements from `channel` on. Bytes widen to 16 bits by
+// interleaving within 128 bits.
 struct ByteTables {
   const uint8_t* tables = nullptr;
   size_t length = 0;

@@ -2,11 +2,11 @@
 """Mixed-width codec: 0 to 8 bits per element, a width for every channel. Lossy.
 
 Source
-    `narrow.py`, with its arithmetic and its fit. Ours: every channel has its own width, chosen so
+    `levels.py`, with its arithmetic and its fit. Ours: every channel has its own width, chosen so
     that the outputs lose least for the bytes (`bit_allocation.py`); the layout, which needs no
     permutation: eight elements become one word by a bit gather (`pext`), and back (`pdep`).
 
-Arithmetic: that of `narrow.py` with b = width of the channel. A channel of width 0 is the zero
+Arithmetic: that of `levels.py`, with codes of the channel's width. A channel of width 0 is the zero
 point everywhere; one of width 8 with a step of one byte is exact.
 
 Size, per unit of `rows` rows, with P the sum of all widths (bits per pixel)
@@ -33,16 +33,13 @@ from numpy.typing import NDArray
 from thinmaps import bits
 from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
 from thinmaps.codecs.bit_allocation import allocate
-from thinmaps.codecs.narrow import (
-    FRACTION_BITS,
+from thinmaps.codecs.levels import (
     ONE,
     Int32Array,
-    byte_tables,
+    Levels,
     candidates,
-    decode_offset,
-    encode_offset,
+    check_tables,
     histograms_of,
-    reciprocal,
     smoothed,
     squared_errors,
 )
@@ -70,25 +67,11 @@ class MixedWidth(Codec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kind in (("width", np.uint8), ("step", np.int32), ("zero_code", np.uint8)):
-            table = getattr(self, name)
-            if table.dtype != kind or table.ndim != 1 or not table.size:
-                raise BadArgument(
-                    f"{self.id} needs {name} to be {kind.__name__} (channels,), "
-                    f"got {table.dtype} {table.shape}"
-                )
-        sizes = {name: getattr(self, name).size for name in ("width", "step", "zero_code")}
-        if len(set(sizes.values())) > 1:
-            raise BadArgument(f"{self.id} needs tables of one length, got {sizes}")
+        check_tables(self.id, width=self.width, step=self.step, zero_code=self.zero_code)
         if self.width.max() > WIDEST or not self.width.any():
             raise BadArgument(
                 f"{self.id} needs widths of 0 to {WIDEST} bits that are not all 0, "
                 f"got {self.width.min()}..{self.width.max()}"
-            )
-        if self.step.min() < ONE or self.step.max() > 255 * ONE:
-            raise BadArgument(
-                f"{self.id} needs steps in {ONE}..{255 * ONE}, "
-                f"got {self.step.min()}..{self.step.max()}"
             )
         if (self.zero_code > self.largest_code).any():
             channel = int((self.zero_code > self.largest_code).argmax())
@@ -157,7 +140,7 @@ class MixedWidth(Codec):
     def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
         """The codes of every row, packed."""
         self.check_rows(rows, spec)
-        codes = self._codes(rows, spec.zero_point)
+        codes = self.levels(spec).codes(rows)
         planes = np.unpackbits(codes[..., None], axis=-1, bitorder="little")
         stream = planes[..., self._used_bits()].reshape(len(rows), -1)
         return np.packbits(stream, axis=-1, bitorder="little").tobytes()
@@ -176,14 +159,16 @@ class MixedWidth(Codec):
         planes = np.zeros((rows, stop - first, spec.channels, WIDEST), np.uint8)
         planes[..., self._used_bits()] = stream.reshape(rows, stop - first, -1)
         codes = np.packbits(planes, axis=-1, bitorder="little")[..., 0]
-        self._check_codes(codes, spec.zero_point)
-        return self._levels(codes, spec.zero_point)
+        levels = self.levels(spec)
+        levels.check_codes(codes, self.id)
+        return levels.restored(codes)
 
     def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
         """What becomes of each byte in each channel, as a table (256, channels)."""
         self.check_spec(spec)
         every_byte = np.repeat(np.arange(256, dtype=np.uint8)[:, None], spec.channels, axis=1)
-        restored = self._levels(self._codes(every_byte, spec.zero_point), spec.zero_point)
+        levels = self.levels(spec)
+        restored = levels.restored(levels.codes(every_byte))
         return (StandardOperator("Gather", (restored.astype(np.float32),)),)
 
     def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
@@ -193,20 +178,7 @@ class MixedWidth(Codec):
         a, step, d, code(0), code(255), largest code, width. Groups of eight: the used bits of eight
         bytes as two halves, and the bit of the period at which they begin.
         """
-        scale = reciprocal(self.step)
-        low, high = self._bounds(spec.zero_point)
-        rows = np.stack(
-            [
-                scale,
-                encode_offset(scale, self.zero_code, spec.zero_point),
-                self.step,
-                decode_offset(self.step, self.zero_code, spec.zero_point),
-                low,
-                high,
-                self.largest_code,
-                self.width,
-            ]
-        ).astype(np.int32)
+        rows = np.stack([*self.levels(spec).native_rows(), self.largest_code, self.width])
         smallest = GROUP // np.gcd(spec.channels, GROUP)
         repeats = -(-LEAST_PERIOD // (spec.channels * smallest)) * smallest
         period = np.tile(rows, int(repeats))
@@ -216,40 +188,16 @@ class MixedWidth(Codec):
         return np.concatenate([begins[-1:], period.ravel(), *groups], dtype=np.int32)
 
     def native_tables(self, spec: MapSpec) -> UInt8Array:
-        """The levels once more, as `narrow.byte_tables`."""
-        bounds = np.stack(self._bounds(spec.zero_point))
-        return byte_tables(self.step, self.zero_code, self.largest_code, bounds)
+        """The levels once more, as `Levels.byte_tables`."""
+        return self.levels(spec).byte_tables()
+
+    def levels(self, spec: MapSpec) -> Levels:
+        """The arithmetic on maps of this zero point."""
+        return Levels(self.step, self.zero_code, self.largest_code, spec.zero_point)
 
     def _used_bits(self) -> NDArray[np.bool_]:
         """(channels, 8): the bits of a code that are stored."""
         return np.arange(WIDEST) < self.width[:, None]
-
-    def _codes(self, rows: UInt8Array, zero_point: int) -> UInt8Array:
-        scale = reciprocal(self.step)
-        offset = encode_offset(scale, self.zero_code, zero_point)
-        codes: Int32Array = (rows * scale + offset) >> FRACTION_BITS
-        return codes.clip(0, self.largest_code).astype(np.uint8)
-
-    def _levels(self, codes: UInt8Array, zero_point: int) -> UInt8Array:
-        offset = decode_offset(self.step, self.zero_code, zero_point)
-        levels: Int32Array = (codes * self.step + offset) >> FRACTION_BITS
-        return levels.clip(0, 255).astype(np.uint8)
-
-    def _bounds(self, zero_point: int) -> tuple[UInt8Array, UInt8Array]:
-        """The codes of bytes 0 and 255, per channel: none outside of them is ever written."""
-        low, high = self._codes(np.array([[0], [255]], np.uint8), zero_point)
-        return low, high
-
-    def _check_codes(self, codes: UInt8Array, zero_point: int) -> None:
-        """Refuse codes that the encoder gives to no byte."""
-        low, high = self._bounds(zero_point)
-        wrong = (codes < low) | (codes > high)
-        if wrong.any():
-            channel = int(np.argwhere(wrong)[0, -1])
-            raise CorruptPayload(
-                f"{self.id} writes codes {low[channel]} to {high[channel]} in channel {channel}, "
-                f"found {codes[wrong][0]}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,11 +214,7 @@ class Tables:
     @classmethod
     def fit(cls, spec: MapSpec, samples: UInt8Array) -> Tables:
         """Steps and zero codes of least squared error on `samples` (n, rows, width, channels)."""
-        if samples.dtype != np.uint8 or samples.ndim != 4 or samples.shape[-1] != spec.channels:
-            raise BadShape(
-                f"{MixedWidth.id} fits on uint8 (n, rows, w, {spec.channels}), "
-                f"got {samples.dtype} {samples.shape}"
-            )
+        MixedWidth.check_samples(spec, samples)
         histograms = smoothed(histograms_of(samples))
         shares = histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1)
         errors = np.zeros((spec.channels, WIDEST + 1))
@@ -279,8 +223,9 @@ class Tables:
         errors[:, 0] = shares @ (np.arange(256.0) - spec.zero_point) ** 2
         zero_code[:, WIDEST] = spec.zero_point
         for width in range(1, WIDEST):
-            steps, zero_codes = candidates(spec.zero_point, (1 << width) - 1)
-            lost = shares @ squared_errors(steps, zero_codes, width, spec.zero_point)
+            largest = (1 << width) - 1
+            steps, zero_codes = candidates(spec.zero_point, largest)
+            lost = shares @ squared_errors(steps, zero_codes, largest, spec.zero_point)
             best = np.argmin(lost, axis=1)
             errors[:, width] = lost[np.arange(spec.channels), best]
             step[:, width], zero_code[:, width] = steps[best], zero_codes[best]
