@@ -32,7 +32,7 @@ $(PYTHON):
 	$(BASE_PYTHON) -m venv $(VENV)
 
 $(DEPENDENCIES): pyproject.toml constraints.txt tools/dependencies.py | $(PYTHON)
-	$(PYTHON) -m pip install -q -r <($(PYTHON) tools/dependencies.py compress dev)
+	$(PYTHON) -m pip install -q -r <($(PYTHON) tools/dependencies.py compress learn dev)
 	@touch $@
 
 $(CORE): $(DEPENDENCIES) CMakeLists.txt $(CXX_FILES)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a surrogate: the torch module that stands for a codec while a network learns.
+
+Values are those of a map's readers, float32 `n c h w` on the map's grid: `(byte - zero_point) *
+scale`. Training gives restored values with a gradient; evaluation gives exactly what the codec's
+reference restores, picture by picture. A surrogate that learns keeps its real parameters in itself,
+and `codec()` says which codec they amount to; that codec is what is exported.
+
+A codec with a surrogate of its own has a file of its id in this folder. Every other codec gets
+`StraightThrough`: its reference forwards, the identity backwards (Bengio et al., "Estimating or
+Propagating Gradients Through Stochastic Neurons", 2013, arXiv:1308.3432).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thinmaps.codecs import Codec
+from thinmaps.codecs.native import fastest
+from thinmaps.errors import BadArgument
+from thinmaps.types import MapSpec
+
+
+class Surrogate(nn.Module):
+    """Stands for the codec of one map. Abstract but for `forward` and `restored_bytes`.
+
+    `spec` gives the grid (scale and zero point) and the channels; height and width are those of the
+    values that come, so pictures of other sizes pass.
+    """
+
+    codec_id: ClassVar[str] = ""
+    registered: ClassVar[dict[str, type[Surrogate]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.codec_id in Surrogate.registered:
+            raise BadArgument(f"two surrogates stand for codec {cls.codec_id!r}")
+        if cls.codec_id:
+            Surrogate.registered[cls.codec_id] = cls
+
+    def __init__(self, spec: MapSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def codec(self) -> Codec:
+        """The codec as the parameters have it at this moment."""
+
+    @abstractmethod
+    def restored(self, values: Tensor) -> Tensor:
+        """What a reader sees of `values`, with a gradient for `values` and the parameters."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`restored(values)` while training; else, exactly, what the codec restores."""
+        if self.training:
+            return self.restored(values)
+        return bytes_to_values(self.restored_bytes(values_to_bytes(values, self.spec)), self.spec)
+
+    def restored_bytes(self, codes: Tensor) -> Tensor:
+        """Bytes of a map, uint8 `n c h w`, encoded and decoded by the codec."""
+        return through_reference(self.codec(), self.spec, codes)
+
+
+class StraightThrough(Surrogate):
+    """Any codec: its reference forwards, the identity backwards. Nothing to learn."""
+
+    def __init__(self, codec: Codec, spec: MapSpec) -> None:
+        super().__init__(spec)
+        self._codec = codec
+
+    def codec(self) -> Codec:
+        """The codec as given."""
+        return self._codec
+
+    def restored(self, values: Tensor) -> Tensor:
+        """Exactly the decoded values; their gradient is passed to `values` unchanged."""
+        if self._codec.lossless:
+            return values
+        with torch.no_grad():
+            codes = self.restored_bytes(values_to_bytes(values, self.spec))
+            change = bytes_to_values(codes, self.spec) - values
+        return values + change
+
+
+def values_to_bytes(values: Tensor, spec: MapSpec) -> Tensor:
+    """Values on a map's grid -> its bytes, uint8.
+
+    >>> values_to_bytes(torch.tensor([-1.0, 0.0, 0.5]), MapSpec(1, 3, 1, 0.5, 4)).tolist()
+    [2, 4, 5]
+    """
+    codes = torch.round(values.detach() / spec.scale) + spec.zero_point
+    return codes.clamp(0, 255).to(torch.uint8)
+
+
+def bytes_to_values(codes: Tensor, spec: MapSpec) -> Tensor:
+    """Bytes of a map -> float32 values on its grid, as `quant.dequantise` has them."""
+    return (codes.to(torch.float32) - spec.zero_point) * spec.scale
+
+
+def through_reference(codec: Codec, spec: MapSpec, codes: Tensor) -> Tensor:
+    """Each map of a batch, uint8 `n c h w`, encoded and decoded, by the native twin if there is one.
+
+    The twin restores what the reference does: `tests/contracts/test_codecs.py` holds it to that.
+    """
+    if codec.lossless:
+        return codes
+    sized = replace(spec, height=codes.shape[2], width=codes.shape[3])
+    able = fastest(codec)
+    pictures = codes.detach().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    restored = np.empty_like(pictures)
+    for picture, out in zip(pictures, restored, strict=True):
+        for first in range(0, sized.height, codec.unit_rows):
+            rows = picture[first : first + codec.unit_rows]
+            payload = able.encode_unit(rows, sized)
+            out[first : first + len(rows)] = able.decode_unit(payload, sized, len(rows))
+    return torch.from_numpy(restored).permute(0, 3, 1, 2).to(codes.device)
