@@ -104,7 +104,7 @@ def bytes_to_values(codes: Tensor, spec: MapSpec) -> Tensor:
 
 
 def through_reference(codec: Codec, spec: MapSpec, codes: Tensor) -> Tensor:
-    """Each map of a batch, uint8 `n c h w`, encoded and decoded, by the native twin if there is one.
+    """Each map of a batch, uint8 `n c h w`, encoded and decoded, by the native twin where one is.
 
     The twin restores what the reference does: `tests/contracts/test_codecs.py` holds it to that.
     """
