@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that needs torch: networks learn to live with small maps. Needs `thinmaps[learn]`.
 
+    capture      a user's module -> the float network that the one reader takes
     surrogates   what stands for a codec while a network learns
 
 Nothing below this room imports it, and running a `.thin` file never loads torch.
