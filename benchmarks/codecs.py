@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All codecs on all maps of real networks: ratio against uint8, drop, speed.
+"""All codecs on all maps of real networks: ratio against uint8, drop, speed, arena and traffic.
 
 Maps are those that a machine stores layer by layer when it fuses what is free: outputs of
 convolutions after their activation, a sum instead of the convolution in front of it; not the
 classifier's. Every byte counts: bitmaps, lengths, flags, padding; tables of a codec, which a file
 holds once, have a column of their own. Codecs are fitted and chosen on calibration pictures
-(`rate_control`, at most `--max-drop` points expected there); ratio and accuracy are those of the
-evaluation pictures, which nothing else reads.
+(`rate_control`, at most `--max-drop` points expected there); ratio, accuracy and traffic are those
+of the evaluation pictures, which nothing else reads. Arena and traffic (every stored map written
+once, and read by each of its readers) are those of the layer-by-layer plan; speeds are uint8 bytes
+of the maps over the time that their encoders, or decoders, take in it, one thread, one picture.
 
     python benchmarks/codecs.py [network ...] [--assets FOLDER] [--every N] [--max-drop POINTS]
                                 [--codecs ID ...] [--markdown] [--output FILE]
@@ -19,6 +21,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,7 @@ from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.float_model import FloatModel
 from thinmaps.measure.map_profile import stored_maps
+from thinmaps.measure.report import Counted, array_bytes, report
 from thinmaps.plan.build import build
 from thinmaps.prepared import Prepared
 from thinmaps.rate_control import UNIT_ROWS, Goals, Scope, control
@@ -46,6 +50,7 @@ NETWORKS = ("cifar10_resnet20_jpeg", "squeezenet1_1", "mobilenet_v2")
 FUSED = {"squeezenet1_1": ("relu_25",)}
 CALIBRATION_PICTURES = 1000
 FIXED, VARIABLE = "all of fixed rate", "all"
+CODED = ("encode", "decode")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Row:
     drop: float
     agreement: float
     pictures: int
+    arena_bytes: int
+    traffic_bytes: float
+    encode_bytes_per_second: float
+    decode_bytes_per_second: float
     seconds: float
 
 
@@ -99,44 +108,51 @@ class Bench:
         network = self.prepared.networks.own
         tail = self.prepared.source.own_network.tail
         model = Model(build(network, codecs=chosen, schedule="layer"), tail)
-        engine, verdicts, stored = Engine(model.plan), [], 0
+        engine, verdicts = Engine(model.plan), []
+        stored = dict.fromkeys(chosen, 0.0)
         for fitted, label, whole in self.cases:
             ours = next(iter(final_outputs(model, engine.maps(fitted)).values()))
             verdicts.append(judge_class(ours, whole, label))
-            stored += sum(engine.encoded_bytes.values())
+            for each, count in engine.encoded_bytes.items():
+                stored[each] += count / len(self.cases)
         raw = sum(network.maps[each].raw_bytes for each in self.names)
         plain = sum(network.maps[each].raw_bytes for each in self.names if each not in chosen)
+        counted = Counted(engine.arena.nbytes, engine.weights_bytes, stored)
         found = classification(verdicts)
         assert found.top1 is not None
         return Row(
             network=self.task.network,
             codec=name,
             lossless=all(codec.lossless for codec in chosen.values()),
-            ratio=raw / (plain + stored / len(self.cases)),
-            table_bytes=sum(_table_bytes(codec) for codec in chosen.values()),
+            ratio=raw / (plain + sum(stored.values())),
+            table_bytes=sum(map(array_bytes, chosen.values())),
             float_top1=found.float_top1 or 0.0,
             top1=found.top1,
             drop=found.drop or 0.0,
             agreement=found.agreement or 0.0,
             pictures=found.pictures,
+            arena_bytes=model.plan.arena_bytes,
+            traffic_bytes=report(model.plan, counted).moved_bytes,
+            **self._speeds(engine),
             seconds=seconds,
         )
 
-
-def _table_bytes(codec: Codec) -> int:
-    """Arrays in a codec's fields, and in the nouns that they hold."""
-    total = 0
-    for field in dataclasses.fields(codec):
-        value = getattr(codec, field.name)
-        if isinstance(value, np.ndarray):
-            total += value.nbytes
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            total += _table_bytes(value)  # type: ignore[arg-type]
-    return total
+    def _speeds(self, engine: Engine) -> dict[str, float]:
+        """Bytes per second of the encoders and of the decoders; a map is decoded per reader."""
+        maps = engine.plan.network.maps
+        times = {time.node: time.seconds for time in engine.profile(self.cases[0][0])}
+        seconds, raw = Counter[str](), Counter[str]()
+        for node in engine.plan.network.nodes:
+            kind = node.operator.id
+            if kind in CODED:
+                seconds[kind] += times[node.name]
+                raw[kind] += maps[node.inputs[0] if kind == "encode" else node.output].raw_bytes
+        return {f"{kind}_bytes_per_second": raw[kind] / (seconds[kind] or np.inf) for kind in CODED}
 
 
 def rows_of(bench: Bench, wanted: list[str], max_drop: float) -> Iterator[Row]:
-    """Lossless codecs as they come, then every lossy one within the drop, then all together."""
+    """No codec; lossless codecs as they come; every lossy one within the drop; all together."""
+    yield bench.measure("uint8", {}, 0.0)
     spec = bench.prepared.networks.own.maps[bench.names[0]]
     empty = np.zeros((0, *spec.shape), np.uint8)
     for codec_id in wanted:
@@ -184,6 +200,7 @@ def _controlled(bench: Bench, name: str, ids: tuple[str, ...], max_drop: float) 
 def print_row(row: Row, markdown: bool) -> None:
     """One line, for the terminal or for docs/codecs.md."""
     kind = "nothing" if row.lossless else f"{row.drop:+.2f}"
+    rates = row.encode_bytes_per_second, row.decode_bytes_per_second
     cells = (
         row.network,
         row.codec,
@@ -191,12 +208,16 @@ def print_row(row: Row, markdown: bool) -> None:
         kind,
         f"{row.agreement:.1f} %",
         f"{row.table_bytes:,}",
+        f"{row.arena_bytes / 1e3:,.0f}",
+        f"{row.traffic_bytes / 1e3:,.0f}",
+        " / ".join(f"{rate / 1e9:.2f}" if rate else "-" for rate in rates),
     )
     if markdown:
         print("| " + " | ".join(cells) + " |", flush=True)
     else:
         print(f"{cells[0]:22} {cells[1]:18} {cells[2]:>7} {cells[3]:>8} {cells[4]:>8} "
-              f"{cells[5]:>9} tables, {row.seconds:.0f} s", flush=True)  # fmt: skip
+              f"{cells[5]:>9} tables, arena {cells[6]} kB, traffic {cells[7]} kB, {cells[8]} GB/s, "
+              f"{row.seconds:.0f} s", flush=True)  # fmt: skip
 
 
 def main() -> int:
@@ -212,8 +233,11 @@ def main() -> int:
     options = arguments.parse_args()
     wanted = options.codecs or [each for each in codecs.ids() if each != "raw"]
     if options.markdown:
-        print("| network | codec | ratio | drop | agreement | bytes of tables |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| network | codec | ratio | drop | agreement | bytes of tables | arena, kB "
+            "| traffic, kB | GB/s, in / out |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
     for task in TASKS:
         if task.network not in options.networks:

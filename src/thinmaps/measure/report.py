@@ -100,7 +100,7 @@ def report(plan: Plan, counted: Counted | None = None) -> Report:
     measured = counted.encoded_bytes if counted else {}
     return Report(
         arena_bytes=plan.arena_bytes,
-        weights_bytes=constant_bytes(network) + sum(map(_array_bytes, plan.codecs.values())),
+        weights_bytes=constant_bytes(network) + sum(map(array_bytes, plan.codecs.values())),
         input_bytes=sum(network.maps[name].raw_bytes for name in network.inputs),
         output_bytes=sum(network.maps[name].raw_bytes for name in network.outputs),
         schedule=plan.schedule,
@@ -117,13 +117,14 @@ def report(plan: Plan, counted: Counted | None = None) -> Report:
 
 def constant_bytes(network: Network) -> int:
     """Bytes of every constant of every node."""
-    return sum(_array_bytes(node.operator) for node in network.nodes)
+    return sum(array_bytes(node.operator) for node in network.nodes)
 
 
-def _array_bytes(noun: Any) -> int:
-    """Bytes of the arrays in a frozen dataclass's fields."""
-    values = (getattr(noun, field.name) for field in dataclasses.fields(noun))
-    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+def array_bytes(noun: Any) -> int:
+    """Bytes of the arrays in a frozen dataclass's fields, and in dataclasses that these hold."""
+    values = [getattr(noun, field.name) for field in dataclasses.fields(noun)]
+    own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    return own + sum(array_bytes(value) for value in values if dataclasses.is_dataclass(value))
 
 
 def _row(plan: Plan, name: str, measured: Mapping[str, float]) -> MapRow:
