@@ -15,7 +15,9 @@ from small_models import small_model
 from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
 
 from thinmaps.codecs.base import Codec
+from thinmaps.codecs.bit_layers import BitLayer
 from thinmaps.codecs.block_width import BlockWidth
+from thinmaps.codecs.gf2 import Gf2
 from thinmaps.codecs.klt import Klt
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
@@ -333,6 +335,32 @@ def test_a_transform_is_exported_as_convolutions(block: int, unit_rows: int, zer
     real = ours.astype(np.float32) * np.float32(network.maps[network.outputs[0]].scale)
     np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), real, strict=True)
     assert not np.array_equal(ours, run_network(network, inputs)[network.outputs[0]])
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("zero", [0, 128])
+def test_layers_of_bits_are_exported_as_convolutions(kernel: int, zero: int) -> None:
+    b = Builder(1)
+    edge = b.conv(b.picture(7, 10), 8, Window((1, 1)), relu=not zero, zero=zero)
+    network = b.network(b.conv(edge, 5, Window((1, 1))))
+    inputs = inputs_of(network, 3)
+    raw = run_network(network, inputs)[edge]
+    rng = np.random.default_rng(kernel)
+    project, restore = (
+        BitLayer(
+            2,
+            rng.integers(-128, 128, (outputs, inputs // 2, kernel, kernel)).astype(np.int8),
+            rng.integers(-200, 200, outputs).astype(np.int32),
+        )
+        for inputs, outputs in ((64, 40), (40, 64))
+    )
+    codec = Gf2(7, 8, 2, (project,), (restore,))
+    assert not np.array_equal(codec.decode(codec.encode(raw, network.maps[edge])), raw)
+    ours = run_network(network, inputs, {edge: codec})[network.outputs[0]]
+    (theirs,) = run_there(network, to_onnx(network, {edge: codec}), inputs)
+    real = ours.astype(np.float32) * np.float32(network.maps[network.outputs[0]].scale)
+    np.testing.assert_array_equal(theirs[0].transpose(1, 2, 0), real, strict=True)
+    assert ours.std() > 0
 
 
 @pytest.mark.parametrize("weights", [None, np.geomspace(1, 100, 8)])

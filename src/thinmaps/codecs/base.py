@@ -46,8 +46,9 @@ class StandardOperator(NamedTuple):
     Most are elementwise. `Gather` has one operand, (256, channels) or (256, 1): byte x of channel c
     becomes `[x, c]`. `Conv` and `ConvTranspose` have one operand, (components, channels, rows,
     columns), and step by their kernel: the one turns blocks of so many pixels into one pixel of
-    components, the other the reverse. `Pad` repeats the last row and column `sizes` times, `Crop`
-    keeps the first `sizes` rows and columns.
+    components, the other the reverse. With `sizes` they step by the first of it and pad by the
+    second, the transpose by one less at the far ends. `Pad` repeats the last row and column `sizes`
+    times, `Crop` keeps the first `sizes` rows and columns.
     """
 
     name: Literal[

@@ -84,13 +84,18 @@ def _lookup(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
 
 
 def _convolution(place: int, operator: StandardOperator) -> list[onnx.NodeProto]:
-    """A convolution, or its transpose, whose stride is its kernel."""
+    """A convolution, or its transpose, whose stride is its kernel unless `sizes` say otherwise."""
     weights = np.asarray(operator.operands[0], np.float32)
     inputs = [f"real_{place}", f"weights_{place}"]
-    strides = list(weights.shape[2:])
+    window: dict[str, Any] = {"strides": list(weights.shape[2:])}
+    if any(operator.sizes):
+        stride, padding = operator.sizes
+        window = {"strides": [stride] * 2, "pads": [padding] * 4}
+        if operator.name == "ConvTranspose":
+            window["output_padding"] = [1, 1]
     return [
         _constant(f"weights_{place}", weights),
-        helper.make_node(operator.name, inputs, [f"real_{place + 1}"], strides=strides),
+        helper.make_node(operator.name, inputs, [f"real_{place + 1}"], **window),
     ]
 
 
