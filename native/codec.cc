@@ -11,8 +11,8 @@ extern const CodecKernel kBitplane, kBlockWidth, kCapped, kChannelDct, kKlt, kMi
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kMixedWidthAvx2, kNarrowAvx2,
     kZeroBitmapAvx2;
-extern const CodecKernel kCappedAvx512, kChannelDctAvx512, kKltAvx512, kMixedWidthAvx512,
-    kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
+extern const CodecKernel kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512, kKltAvx512,
+    kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
@@ -33,8 +33,7 @@ std::span<const CodecKernel> CodecKernels() {
       kMixedWidthAvx2,
       kNarrowAvx2,
       kZeroBitmapAvx2,
-      // block_width_avx512.cc is left out: built with sanitizers, it refuses what its reference
-      // writes.
+      kBlockWidthAvx512,
       kCappedAvx512,
       kChannelDctAvx512,
       kKltAvx512,

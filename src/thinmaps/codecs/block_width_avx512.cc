@@ -110,10 +110,14 @@ THINMAPS_AVX512 __m128i CountsOf(const __m512i* x) {
 }
 
 // The forms of a patch's blocks, as CodeOf.
+//
+// What is an integer in the end is compared to whole bytes here and below, not to a __mmask16: GCC
+// 12 leaves out the widening of such a comparison's mask, may spill its 16 bits to memory, and then
+// reads 32 or 64 there.
 struct Forms {
   __m128i codes;
   __m256i value_bytes;  // 16 bits each
-  __mmask16 sparse;
+  uint32_t sparse;      // a bit per block
 };
 
 THINMAPS_AVX512 Forms FormsOf(__m128i widths, __m128i stored, size_t count) {
@@ -125,10 +129,12 @@ THINMAPS_AVX512 Forms FormsOf(__m128i widths, __m128i stored, size_t count) {
   const __m256i plain = bytes_of(_mm256_set1_epi16(static_cast<short>(count)));
   const __m256i values = bytes_of(_mm256_cvtepu8_epi16(stored));
   const __m256i presence = _mm256_set1_epi16(static_cast<short>(PackedBytes(count, 1)));
-  const __mmask16 sparse = _mm256_cmplt_epu16_mask(_mm256_add_epi16(values, presence), plain);
-  const __m128i above = _mm_set1_epi8(static_cast<char>(kSparse));
-  return {_mm_mask_add_epi8(widths, sparse, widths, above),
-          _mm256_mask_blend_epi16(sparse, plain, values), sparse};
+  const __m256i fewer = _mm256_cmpgt_epi16(plain, _mm256_add_epi16(values, presence));
+  const __m128i sparse =
+      _mm_packs_epi16(_mm256_castsi256_si128(fewer), _mm256_extracti128_si256(fewer, 1));
+  const __m128i above = _mm_and_si128(sparse, _mm_set1_epi8(static_cast<char>(kSparse)));
+  return {_mm_add_epi8(widths, above), _mm256_blendv_epi8(plain, values, fewer),
+          static_cast<uint32_t>(_mm_movemask_epi8(sparse))};
 }
 
 // As Gather: fields double in three rounds, then the groups of eight close up.
@@ -152,7 +158,7 @@ THINMAPS_AVX512 __m512i UnpackAvx512(__m512i packed, size_t width) {
 }
 
 // The presence bits of sparse blocks, to `next` and from it; return what lies behind them.
-THINMAPS_AVX512 uint8_t* PutPresence(const uint64_t* present, __mmask16 sparse, size_t count,
+THINMAPS_AVX512 uint8_t* PutPresence(const uint64_t* present, uint32_t sparse, size_t count,
                                      uint8_t* next) {
   if (count < kBlock) {
     for (uint32_t left = sparse; left != 0; left &= left - 1) {
@@ -170,7 +176,7 @@ THINMAPS_AVX512 uint8_t* PutPresence(const uint64_t* present, __mmask16 sparse, 
   return next;
 }
 
-THINMAPS_AVX512 const uint8_t* GetPresence(const uint8_t* next, __mmask16 sparse, size_t count,
+THINMAPS_AVX512 const uint8_t* GetPresence(const uint8_t* next, uint32_t sparse, size_t count,
                                            uint64_t* present) {
   if (count < kBlock) {
     std::fill_n(present, kPatchChannels, LowBits(count));
@@ -259,7 +265,7 @@ struct Avx512 {
     Transpose(x);
     const __m128i codes = _mm_load_si128(reinterpret_cast<const __m128i*>(patch.code));
     const Forms forms = FormsOf(WidthsOf(x), CountsOf(x), to.positions);
-    uint64_t wrong = _mm_cmpneq_epu8_mask(codes, forms.codes);
+    uint64_t wrong = _mm_movemask_epi8(_mm_cmpeq_epi8(codes, forms.codes)) != 0xFFFF;
     if (!steps.none) {
       const StepLanes lanes = LanesOf(steps, PatchChannels{to.channel});
       for (__m512i& symbols : x) {
@@ -314,10 +320,10 @@ struct Avx512 {
     const __m128i half = _mm_set1_epi8(15);
     const __m128i codes = _mm_unpacklo_epi8(_mm_and_si128(pairs, half),
                                             _mm_and_si128(_mm_srli_epi16(pairs, 4), half));
-    const __mmask16 sparse =
-        _mm_cmpgt_epu8_mask(codes, _mm_set1_epi8(static_cast<char>(kWidestPlain)));
+    const __m128i above = _mm_cmpgt_epi8(codes, _mm_set1_epi8(static_cast<char>(kWidestPlain)));
     const __m128i widths =
-        _mm_mask_sub_epi8(codes, sparse, codes, _mm_set1_epi8(static_cast<char>(kSparse)));
+        _mm_sub_epi8(codes, _mm_and_si128(above, _mm_set1_epi8(static_cast<char>(kSparse))));
+    const auto sparse = static_cast<uint32_t>(_mm_movemask_epi8(above));
     _mm_store_si128(reinterpret_cast<__m128i*>(patch->code), codes);
     _mm_store_si128(reinterpret_cast<__m128i*>(patch->width), widths);
 
