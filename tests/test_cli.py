@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from thinmaps import cli
-from thinmaps.cli.progress import LateBar
+from thinmaps.progress import LateBar
 
 CLASSES = 6
 SIDE = 16
@@ -478,7 +478,7 @@ def test_the_bar_waits_and_then_draws(
     with LateBar() as early:
         early("calibrating", 1, 3)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("thinmaps.cli.progress.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("thinmaps.progress.PATIENCE_SECONDS", 0.0)
     with LateBar() as late:
         late("calibrating", 1, 3)
         late("calibrating", 2, 3)
@@ -489,7 +489,7 @@ def test_the_bar_waits_and_then_draws(
 def test_the_bar_leaves_no_line_where_nobody_looks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("thinmaps.cli.progress.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("thinmaps.progress.PATIENCE_SECONDS", 0.0)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     with LateBar() as bar:

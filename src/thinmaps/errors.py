@@ -12,6 +12,7 @@
       CorruptPayload  (ValueError)   encoded bytes that no encoder has written
       UnknownCodec    (LookupError)  a codec id that is not installed
       PlanImpossible  (ValueError)   no schedule or arena satisfies what was asked
+      TrainingDiverged (ValueError)  a loss is NaN or infinite
       MissingExtra    (ImportError)  an optional dependency is needed and absent
 
 A message says who complains, what was needed, what came, and the cure where one is known. The
@@ -61,6 +62,10 @@ class UnknownCodec(ThinmapsError, LookupError):
 
 class PlanImpossible(ThinmapsError, ValueError):
     """No schedule or arena satisfies what was asked."""
+
+
+class TrainingDiverged(ThinmapsError, ValueError):
+    """A loss or its gradient is NaN or infinite; the message names the step."""
 
 
 class MissingExtra(ThinmapsError, ImportError):

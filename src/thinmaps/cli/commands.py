@@ -20,8 +20,8 @@ from thinmaps.cli.printing import (
     show_report,
     show_verification,
 )
-from thinmaps.cli.progress import LateBar
 from thinmaps.file import check_writable, load, save
+from thinmaps.progress import LateBar
 
 app = typer.Typer(
     name="thinmaps",

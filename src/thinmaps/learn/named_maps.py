@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what named submodules put out in a forward pass, and can put others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from thinmaps.errors import BadArgument
+
+
+class NamedMaps:
+    """Hooks on submodules of `module`, from `with` to its end.
+
+    Attributes:
+        maps: what each named submodule put out last.
+        replaced: a map that stands here is what the readers of that submodule get instead.
+
+    Raises:
+        BadArgument: a name that the module has not, with near ones.
+    """
+
+    def __init__(self, module: nn.Module, names: Iterable[str]) -> None:
+        self._named = {name: _submodule(module, name) for name in names}
+        self.maps: dict[str, Tensor] = {}
+        self.replaced: dict[str, Tensor] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> NamedMaps:
+        for name, submodule in self._named.items():
+            self._handles.append(submodule.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, name: str) -> Any:
+        def keep(module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
+            if not isinstance(output, Tensor):
+                raise BadArgument(
+                    f"a map to learn from is one tensor, {name!r} puts out "
+                    f"{type(output).__name__}; name another submodule"
+                )
+            self.maps[name] = output
+            return self.replaced.get(name)
+
+        return keep
+
+
+def _submodule(module: nn.Module, name: str) -> nn.Module:
+    named = dict(module.named_modules())
+    if name not in named or not name:
+        near = get_close_matches(name, [known for known in named if known], n=3)
+        cure = f"; near: {', '.join(near)}" if near else ""
+        raise BadArgument(f"{type(module).__name__} has no submodule {name!r}{cure}")
+    found: nn.Module = named[name]
+    return found
