@@ -35,7 +35,7 @@ from nncf_peer import OPENVINO_NNCF, nncf_entries
 from results_file import provenance, results_file, write
 from sources import Source, add_source_options, sources
 
-from thinmaps.calibrate.float_maps import real_values
+from thinmaps.graph.quantise import real_values
 from thinmaps.measure import openvino_peer
 from thinmaps.measure.bench import compare
 from thinmaps.measure.comparison import Contestant

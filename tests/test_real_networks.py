@@ -15,7 +15,7 @@ import thinmaps as tm
 from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.compression import fit_codec
 from thinmaps.export.onnx_qdq import to_onnx
-from thinmaps.measure.float_model import real_values
+from thinmaps.graph.quantise import real_values
 from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.run.engine import Engine

@@ -10,12 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from thinmaps.calibrate.calibration import calibrate
-from thinmaps.calibrate.float_maps import FloatMaps, real_values
+from thinmaps.calibrate.float_maps import FloatMaps
 from thinmaps.calibrate.picture_set import network_values, open_pictures
 from thinmaps.errors import BadData, BadModel
 from thinmaps.graph.onnx_reader import normalise, read_model
 from thinmaps.graph.operators import Conv, Picture, Quantise
-from thinmaps.graph.quantise import quantise
+from thinmaps.graph.quantise import quantise, real_values
 from thinmaps.graph.scales import Range
 from thinmaps.plan.build import build
 from thinmaps.quant import dequantise

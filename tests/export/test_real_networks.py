@@ -12,11 +12,11 @@ import onnxruntime as ort
 import pytest
 
 from thinmaps.calibrate.calibration import calibrate
-from thinmaps.calibrate.float_maps import real_values
 from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.export.onnx_qdq import node_to_onnx, to_onnx
 from thinmaps.graph import operators as op
 from thinmaps.graph.onnx_reader import normalise
+from thinmaps.graph.quantise import real_values
 from thinmaps.run.interpret import run_network
 from thinmaps.run.pictures import fit_picture
 from thinmaps.types import Preprocessing

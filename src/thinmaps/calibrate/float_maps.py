@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from thinmaps.calibrate.picture_set import network_values
 from thinmaps.errors import BadModel
 from thinmaps.graph.float_network import FloatArray, FloatNetwork
-from thinmaps.graph.quantise import channel_source, picture_values
+from thinmaps.graph.quantise import real_values
 from thinmaps.types import Preprocessing
 
 
@@ -56,17 +55,6 @@ class FloatMaps:
             height, width, channels = self.shapes[key]
             found[key] = array.reshape(channels, height, width)
         return found
-
-
-def real_values(fitted: NDArray[Any], preprocessing: Preprocessing | None) -> FloatArray:
-    """What the float network is fed: `(c, h, w)` float32 from picture bytes or an array."""
-    planes = fitted.transpose(2, 0, 1)
-    if fitted.dtype != np.uint8 or preprocessing is None:
-        return np.ascontiguousarray(planes, np.float32)
-    table = picture_values(preprocessing)
-    return np.stack(
-        [table[c][planes[source]] for c, source in enumerate(channel_source(preprocessing))]
-    )
 
 
 def _session(model: onnx.ModelProto, names: list[str]) -> Any:

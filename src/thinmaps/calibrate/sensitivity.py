@@ -40,14 +40,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from thinmaps.calibrate.float_maps import real_values
 from thinmaps.calibrate.gradient_graph import GradientGraph, gradient_graph
 from thinmaps.calibrate.graph_writer import GraphWriter
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
 from thinmaps.errors import BadArgument, BadModel
 from thinmaps.graph.float_network import FloatArray, FloatNetwork
 from thinmaps.graph.network import Network
-from thinmaps.graph.quantise import quantised_name
+from thinmaps.graph.quantise import quantised_name, real_values
 from thinmaps.types import Preprocessing
 
 PICTURES_AT_MOST = 64

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +115,17 @@ def channel_source(preprocessing: Preprocessing) -> tuple[int, ...]:
     """For each channel of the network, the channel of the RGB (or grey) picture it comes from."""
     channels = tuple(range(len(preprocessing.mean)))
     return channels[::-1] if preprocessing.order == "bgr" else channels
+
+
+def real_values(fitted: NDArray[Any], preprocessing: Preprocessing | None) -> NDArray[np.float32]:
+    """What the float network is fed: `(c, h, w)` float32 from picture bytes or an array."""
+    planes = fitted.transpose(2, 0, 1)
+    if fitted.dtype != np.uint8 or preprocessing is None:
+        return np.ascontiguousarray(planes, np.float32)
+    table = picture_values(preprocessing)
+    return np.stack(
+        [table[c][planes[source]] for c, source in enumerate(channel_source(preprocessing))]
+    )
 
 
 def _quantisation(

@@ -3,17 +3,64 @@
 
     capture      a user's module -> the float network that the one reader takes
     surrogates   what stands for a codec while a network learns
+    distill      a student learns to answer as its teacher, without labels; fit: with labels
 
-Nothing below this room imports it, and running a `.thin` file never loads torch.
+Nothing below this room imports it, and running a `.thin` file never loads torch. Names are resolved
+when they are first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from thinmaps.errors import MissingExtra
 
-if find_spec("torch") is None:
-    raise MissingExtra(
-        "thinmaps.learn needs torch, which is not installed: pip install 'thinmaps[learn]'"
-    )
+if TYPE_CHECKING:
+    from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip
+    from thinmaps.learn.distillation import DistillationLosses, distill
+    from thinmaps.learn.fitting import fit
+    from thinmaps.learn.options import TrainingOptions
+    from thinmaps.learn.picture_loader import PictureLoader
+    from thinmaps.learn.training import TrainingResult
+
+for _package, _module in {"torch": "torch", "lightning-fabric": "lightning_fabric"}.items():
+    if find_spec(_module) is None:
+        raise MissingExtra(
+            f"thinmaps.learn needs {_package}, which is not installed: "
+            "pip install 'thinmaps[learn]'"
+        )
+
+_HOMES = {
+    "DistillationLosses": "thinmaps.learn.distillation",
+    "InTurn": "thinmaps.learn.augmentation",
+    "PictureLoader": "thinmaps.learn.picture_loader",
+    "RandomCrop": "thinmaps.learn.augmentation",
+    "RandomFlip": "thinmaps.learn.augmentation",
+    "TrainingOptions": "thinmaps.learn.options",
+    "TrainingResult": "thinmaps.learn.training",
+    "distill": "thinmaps.learn.distillation",
+    "fit": "thinmaps.learn.fitting",
+}
+
+__all__ = [
+    "DistillationLosses",
+    "InTurn",
+    "PictureLoader",
+    "RandomCrop",
+    "RandomFlip",
+    "TrainingOptions",
+    "TrainingResult",
+    "distill",
+    "fit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thinmaps.learn' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

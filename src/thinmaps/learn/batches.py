@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from thinmaps.errors import BadArgument, BadData
 from thinmaps.learn.random_states import RandomStates, random_states, set_random_states
@@ -92,7 +92,7 @@ class EndlessBatches:
         for sampler in _samplers(self._loader):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(self._epoch)
-        batches = iter(self._loader)
+        batches: Iterator[Any] = iter(self._loader)
         if self._processes > 1 and not isinstance(self._loader, DataLoader):
             batches = _every(batches, self._rank, self._processes)
         for _ in range(skipped):
@@ -154,12 +154,12 @@ def _share_of(loader: Any, rank: int, processes: int) -> Any:
         return loader
     if hasattr(loader, "shared"):
         return loader.shared(rank, processes)
-    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
-        if not any(hasattr(sampler, "set_epoch") for sampler in _samplers(loader)):
-            raise BadArgument(
-                f"{processes} processes would read the same pictures: give the DataLoader a "
-                "torch.utils.data.DistributedSampler"
-            )
+    splits = any(hasattr(sampler, "set_epoch") for sampler in _samplers(loader))
+    if isinstance(loader, DataLoader) and not splits:
+        raise BadArgument(
+            f"{processes} processes would read the same pictures: give the DataLoader a "
+            "torch.utils.data.DistributedSampler"
+        )
     return loader
 
 

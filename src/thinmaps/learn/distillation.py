@@ -23,7 +23,7 @@ from thinmaps.learn.batches import Batch
 from thinmaps.learn.losses import divergence, logit_error, map_error
 from thinmaps.learn.named_maps import NamedMaps
 from thinmaps.learn.options import TrainingOptions
-from thinmaps.learn.training import TrainingResult, TrainingRun
+from thinmaps.learn.training import Forward, TrainingResult, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Distillation:
     def __exit__(self, *reason: object) -> None:
         self._stack.close()
 
-    def parts(self, forward: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
+    def parts(self, forward: Forward, batch: Batch, share: float) -> dict[str, Tensor]:
         """Divergence, logits and maps, each with its weight."""
         with torch.no_grad(), self._fabric.autocast():
             wanted = named_outputs(self._teacher(batch.pictures))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from thinmaps.errors import BadData
 from thinmaps.learn.batches import Batch
 from thinmaps.learn.options import TrainingOptions
-from thinmaps.learn.training import TrainingResult, TrainingRun
+from thinmaps.learn.training import Forward, TrainingResult, TrainingRun
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -50,7 +50,7 @@ class _Labels:
 
     loss: Loss
 
-    def parts(self, forward: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
+    def parts(self, forward: Forward, batch: Batch, share: float) -> dict[str, Tensor]:
         """One part, `labels`."""
         if batch.labels is None:
             raise BadData(

@@ -73,6 +73,7 @@ class TrainingOptions:
             *_outside("0 or more, below 1", self, ("average_decay",), lambda v: 0 <= v < 1),
             *_outside("finite and not negative", self, _RATES, lambda v: 0 <= v < math.inf),
             *_outside("above 0", self, ("clip_norm",), lambda v: v > 0),
+            *_outside("0 or more", self, ("seed",), lambda v: v >= 0),
             *_outside("1 or more", self, ("checkpoint_every", "log_every"), lambda v: v >= 1),
             *_outside(f"one of {get_args(Precision)}", self, ("precision",), _is_precision),
         ]

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from thinmaps.learn.surrogates import Surrogate
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -44,14 +43,17 @@ from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.processes import gathered, open_fabric
 from thinmaps.learn.random_states import random_states, seed_all, set_random_states
 from thinmaps.learn.schedule import rate_factor
+from thinmaps.learn.surrogates import Surrogate
 from thinmaps.learn.training_log import TrainingLog, TrainingRow
 from thinmaps.progress import LateBar
+
+Forward = Callable[[Tensor], Any]
 
 
 class Objective(Protocol):
     """What a network is trained for."""
 
-    def parts(self, forward: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
+    def parts(self, forward: Forward, batch: Batch, share: float) -> dict[str, Tensor]:
         """The loss on a batch as weighted parts by name; `share` of the run's steps is done.
 
         `forward` is the student, in the run's precision.
@@ -138,7 +140,7 @@ class TrainingRun:
         """One step: parts of the loss, norm of the gradients, pictures of this process."""
         self._set_phase()
         batch = self._next_batch()
-        parts = objective.parts(self._module, batch, self.step / self.steps)
+        parts = objective.parts(self._answer, batch, self.step / self.steps)
         if self.options.rate_weight:
             parts["rate"] = self.options.rate_weight * symbol_bits(_symbols(self.student))
         named = self._mean_over_processes(parts)
@@ -150,6 +152,10 @@ class TrainingRun:
         if self._average is not None:
             self._average.update_parameters(self.student)
         return named, norm, len(batch.pictures)
+
+    def _answer(self, pictures: Tensor) -> Any:
+        """The student's, in the run's precision and with gradients over all processes."""
+        return self._module(_Untouched(pictures))
 
     def _next_batch(self) -> Batch:
         taken = self._batches.take()
@@ -269,11 +275,19 @@ class _Forward(nn.Module):
         self.student = student
         self.exact = False
 
-    def forward(self, pictures: Tensor) -> Any:
+    def forward(self, held: _Untouched) -> Any:
+        pictures = held.pictures
         with ExitStack() as stack:
             if self.exact:
                 stack.enter_context(torch.autocast(pictures.device.type, enabled=False))
             return self.student(pictures)
+
+
+class _Untouched:
+    """Pictures that Fabric does not round to 16 bits on their way into the student."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        self.pictures = pictures
 
 
 class _Meter:

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from thinmaps.calibrate.float_maps import real_values
 from thinmaps.file import Model
 from thinmaps.graph.onnx_reader import normalise, read_model
+from thinmaps.graph.quantise import real_values
 from thinmaps.measure import onnxruntime_peer
 from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.contenders import (

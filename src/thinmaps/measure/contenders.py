@@ -28,10 +28,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from thinmaps.calibrate.float_maps import real_values
 from thinmaps.errors import BadModel
 from thinmaps.export.onnx_qdq import to_onnx
 from thinmaps.file import Model, save
+from thinmaps.graph.quantise import real_values
 from thinmaps.measure import onnxruntime_peer, openvino_peer
 from thinmaps.measure.live_heap import Memory, count_in_process
 from thinmaps.measure.own_side import our_run

@@ -21,9 +21,9 @@ try:
     import onnx
     import onnxruntime
 
-    from thinmaps.calibrate.float_maps import real_values
     from thinmaps.graph.onnx_clean import IR_VERSION, clean
     from thinmaps.graph.onnx_reader import read_model
+    from thinmaps.graph.quantise import real_values
 except ImportError as absent:
     raise MissingExtra(
         f"comparing with another network needs ONNX Runtime ({absent}): "

@@ -36,8 +36,8 @@ try:
     import onnxruntime
     from onnx import TensorProto
 
-    from thinmaps.calibrate.float_maps import real_values
     from thinmaps.graph.onnx_reader import read_model
+    from thinmaps.graph.quantise import real_values
 except ImportError as absent:
     raise MissingExtra(
         f"comparing with another network needs ONNX Runtime ({absent}): "
