@@ -72,6 +72,7 @@ def test_a_network_of_other_inputs_takes_arrays_in_real_units():
     compressed = tm.compress(classifier(channels=4), arrays)
     assert compressed.preprocessing is None
     assert compressed.drop is None
+    assert any("the drop was not measured" in note for note in compressed.notes)
     assert tm.Engine(compressed)(arrays[0]).shape == (1, 5)
 
 

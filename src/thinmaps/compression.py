@@ -174,10 +174,20 @@ def compress(
         notes = (*compressed.notes, *controlled.notes)
         return replace(compressed, drop=controlled.drop, front=controlled.front, notes=notes)
     if pictures is None or prepared.preprocessing is None:
-        return compressed
+        return replace(compressed, notes=(*compressed.notes, *_unmeasured(prepared)))
     checked = compressed if settings.size is None else _at_own_size(compressed, prepared)
     drop, missed = drop_of(checked, source.model, pictures, prepared.classes, progress)
     return replace(compressed, drop=drop, notes=(*compressed.notes, *missed))
+
+
+def _unmeasured(prepared: Prepared) -> tuple[str, ...]:
+    """A sentence where there is something to measure a drop on, and nothing that measures it."""
+    if prepared.pictures is None:
+        return ()
+    return (
+        "the drop was not measured: the network takes arrays in real units, and answers are "
+        "compared on pictures only",
+    )
 
 
 def _without_use(settings: Settings, plan: Plan) -> tuple[str, ...]:

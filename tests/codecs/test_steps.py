@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thinmaps.codecs.steps import IDENTITY, MOST, ONE, Steps, fit_steps
+from thinmaps.codecs.steps import IDENTITY, MOST, ONE, WIDEST_STEP_RATIO, Steps, fit_steps
 from thinmaps.errors import BadArgument
 
 EVERY_BYTE = np.arange(256, dtype=np.uint8)[:, None]
@@ -63,7 +63,7 @@ def test_symbol_zero_is_the_zero_point_and_only_it(zero_point):
 
 @EACH_ZERO_POINT
 @pytest.mark.parametrize("rounding", [0, 90, 128])
-def test_the_error_is_that_of_the_dead_zone(zero_point, rounding):
+def test_the_error_is_that_of_the_rounding(zero_point, rounding):
     steps = every_step(rounding)
     restored = steps.values(symbols_of_every_byte(steps, zero_point), zero_point)
     error = np.abs(restored.astype(int) - EVERY_BYTE) * ONE
@@ -71,6 +71,14 @@ def test_the_error_is_that_of_the_dead_zone(zero_point, rounding):
     # step where the reciprocal is.
     bound = (1 - rounding / 256 + 0.04) * EVERY_STEP + ONE * (1 / 2 + 1 / 16)
     assert np.all(error <= bound)
+
+
+@pytest.mark.parametrize("step", [3 * ONE, 8 * ONE, 20 * ONE])
+def test_steps_do_not_shift_the_mean(step):
+    steps = Steps(np.full(1, step, np.int32))
+    restored = steps.values(steps.symbols(EVERY_BYTE, 0), 0)
+    # Bytes half-way between two levels, of which even steps have some, go up.
+    assert abs(np.mean(restored.astype(int) - EVERY_BYTE)) < 0.5
 
 
 @pytest.mark.parametrize("rounding", [0, 128])
@@ -105,7 +113,7 @@ def test_steps_follow_the_weights_around_a_geometric_mean():
 def test_channels_that_the_output_does_not_feel_have_the_largest_step():
     steps = fit_steps(160, 8, 3, np.array([0.0, 1.0, 1.0]))
     assert steps is not None
-    assert steps.step[0] == MOST
+    assert steps.step[0] == WIDEST_STEP_RATIO * steps.step[1]
     assert steps.step[1] == steps.step[2]
 
 

@@ -16,7 +16,7 @@ from thinmaps import cli
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.compression import compress
 from thinmaps.demo import shipped
-from thinmaps.errors import BadModel
+from thinmaps.errors import BadArgument, BadModel
 from thinmaps.export.onnx_qdq import export
 from thinmaps.file import Model, save
 from thinmaps.measure.verification import verify
@@ -95,3 +95,9 @@ def test_the_first_map_behind_a_changed_weight_is_named(
 def test_a_float_network_has_no_bytes_to_compare(digits: Model, network_file: Path) -> None:
     with pytest.raises(BadModel, match="needs a QDQ file"):
         verify(digits, network_file)
+
+
+def test_a_picture_is_for_networks_that_take_one(digits: Model, exported: Path) -> None:
+    arrays = dataclasses.replace(digits, preprocessing=None)
+    with pytest.raises(BadArgument, match="leave the picture out to compare on noise"):
+        verify(arrays, exported, "any.png")

@@ -55,6 +55,12 @@ def test_the_gated_map_is_held_once_and_the_product_lies_over_it():
     assert plan.arena_bytes == aligned(whole + 2 * row) + ALIGNMENT_BYTES
 
 
+def test_maps_that_wait_whole_inside_of_a_segment_are_held():
+    network, gated_map, skip = gate_under_a_skip()
+    plan = build(network, schedule="stream", effort=0)
+    assert set(held_maps(plan)) == {gated_map, skip}
+
+
 def test_a_skip_around_a_gate_is_held_beside_the_gated_map():
     network, gated_map, skip = gate_under_a_skip()
     plan = build(network, arena_bytes="smallest")

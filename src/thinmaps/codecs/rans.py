@@ -46,7 +46,7 @@ from thinmaps.codecs import rans_fit
 from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
 from thinmaps.codecs.rans_models import MOST_MODELS, TOTAL_BITS, Models
 from thinmaps.codecs.rans_order import LANES, mean, neighbours, places, predictions
-from thinmaps.codecs.steps import IDENTITY, Steps, fit_steps
+from thinmaps.codecs.steps import IDENTITY, MENU, Steps, fit_steps
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec
 
@@ -58,8 +58,6 @@ WORD_BITS = 16
 LEAST_STATE = 1 << WORD_BITS
 STATE_BYTES = 4
 WORD_BYTES = 2
-# Steps that rate control tries, in sixteenths of a byte.
-MENU = (20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160)
 
 
 def state_count(elements: int) -> int:

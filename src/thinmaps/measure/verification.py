@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.calibrate.picture_set import network_values
-from thinmaps.errors import BadModel, MissingExtra
+from thinmaps.errors import BadArgument, BadModel, MissingExtra
 from thinmaps.file import Model
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import run_network
@@ -93,6 +93,7 @@ def verify(model: Model, path: str | Path, picture: str | Path | None = None) ->
     Raises:
         BadModel: no such file, ONNX Runtime refuses it, its input is another, or it names none of
             the network's maps (a float network has no bytes to compare).
+        BadArgument: a picture is given, and the network takes several inputs or no pictures.
         BadPicture: the picture cannot be opened.
     """
     inputs = _inputs(model, picture)
@@ -123,6 +124,12 @@ def _inputs(model: Model, picture: str | Path | None) -> dict[str, Array]:
     """What both networks are shown, `(h, w, c)`."""
     source = model.plan.source
     if picture is not None:
+        if len(source.inputs) != 1 or model.preprocessing is None:
+            what = "" if model.preprocessing else ", which are no pictures"
+            raise BadArgument(
+                f"verify shows a picture to a network of one input, this one takes "
+                f"{', '.join(source.inputs)}{what}; leave the picture out to compare on noise"
+            )
         (name,) = source.inputs
         shape = source.maps[name].shape
         return {
