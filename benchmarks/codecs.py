@@ -35,6 +35,7 @@ from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.file import Model
+from thinmaps.judge import Goals
 from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.float_model import FloatModel
@@ -42,7 +43,7 @@ from thinmaps.measure.map_profile import stored_maps
 from thinmaps.measure.report import Counted, array_bytes, report
 from thinmaps.plan.build import build
 from thinmaps.prepared import Prepared
-from thinmaps.rate_control import UNIT_ROWS, Goals, Scope, control
+from thinmaps.rate_control import UNIT_ROWS, Scope, control
 from thinmaps.run.engine import Engine
 
 NETWORKS = ("cifar10_resnet20_jpeg", "squeezenet1_1", "mobilenet_v2")

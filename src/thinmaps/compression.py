@@ -28,6 +28,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, ThinmapsError
 from thinmaps.file import Model, Provenance
 from thinmaps.graph.network import Network
+from thinmaps.judge import Goals
 from thinmaps.measure.evaluate import drop_of
 from thinmaps.measure.float_model import sha256_of
 from thinmaps.measure.machine import rates_of
@@ -37,7 +38,7 @@ from thinmaps.plan.cost import DEFAULT_MACHINE, DEFAULT_RATES, MachineRates
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Pictures, Prepared, Progress
-from thinmaps.rate_control import Controlled, Goals, Scope, control
+from thinmaps.rate_control import Controlled, Scope, control
 from thinmaps.types import MapSpec, Preprocessing
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")

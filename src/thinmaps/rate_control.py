@@ -5,8 +5,8 @@
     offer       every codec and setting on every map: bytes measured, error predicted (`allocate`)
     walk        from lossless down, the allocations that no other beats
     evaluate    real answers of the proposals, on the pictures that calibration sees (80 %)
-    verify      the one chosen, on the 20 % that nothing was chosen on; where it fails there, the
-                next gentler one is taken
+    verify      the one chosen, with the 20 % that nothing was chosen on; where they refuse it, a
+                gentler one is taken
 
 What is minimised is the arena under schedules that stream, and the traffic layer by layer; with two
 goals, what is left is the third: the drop. Only real evaluations decide; the predicted error only
@@ -15,8 +15,7 @@ orders the proposals.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +27,11 @@ from thinmaps.allocate.lagrange import front
 from thinmaps.calibrate.sensitivity import of_maps, sensitivities
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
-from thinmaps.file import Model, Trade
+from thinmaps.file import Trade
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Concat
-from thinmaps.measure.drop import DropMeter
-from thinmaps.measure.float_model import FloatModel
-from thinmaps.measure.report import Counted, report
-from thinmaps.plan.build import build
+from thinmaps.judge import Build, Goals, Judge, Proposal
+from thinmaps.measure.drop import Drop
 from thinmaps.plan.held import binding
 from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Prepared, Progress
@@ -44,35 +41,8 @@ UNIT_ROWS = 64  # of a coding unit layer by layer, so that a variable rate's ove
 SAMPLE_PICTURES = 16
 SAMPLE_BYTES = 1 << 23
 SENSITIVITY_PICTURES = 32
-EVALUATION_PICTURES = 800
-# Of the predicted error: how much gentler the next try is where held-out pictures refuse one.
-GENTLER = 0.8
-
-
-@dataclass(frozen=True)
-class Goals:
-    """What is asked for, one or two of the three; `max_drop` in points."""
-
-    max_drop: float | None = None
-    arena_bytes: int | None = None
-    traffic_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [value for value in dataclasses.astuple(self) if value is not None]
-        if not 1 <= len(given) <= 2:
-            raise BadArgument(
-                f"one or two goals of max_drop, arena and traffic can be met, got {len(given)}"
-            )
-        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise BadArgument(f"max_drop is 0 to 100 points, got {self.max_drop:g}")
-        for name, value in (("arena", self.arena_bytes), ("traffic", self.traffic_bytes)):
-            if value is not None and value < 1:
-                raise BadArgument(f"{name} needs a budget of 1 byte or more, got {value}")
-
-    @property
-    def asks_only_for_arena(self) -> bool:
-        """Whether a plan without codecs will do if it fits."""
-        return self.arena_bytes is not None and self.max_drop is self.traffic_bytes is None
+# Of the predicted error: at most so much has the next try where held-out pictures refuse one.
+GENTLER = 0.97
 
 
 @dataclass(frozen=True)
@@ -93,21 +63,7 @@ class Controlled:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """An allocation that could be the answer."""
-
-    chosen: Mapping[str, Choice]
-    error: float
-
-    @property
-    def codecs(self) -> dict[str, Codec]:
-        """The codec of every map that has one."""
-        return {name: c.codec for name, c in self.chosen.items() if c.codec is not None}
-
-
 EVERYTHING = Scope()
-Build = Callable[[Mapping[str, Codec]], Plan]
 Settings = Sequence[tuple[type[Codec], Mapping[str, int]]]
 
 
@@ -241,80 +197,13 @@ def offers(
     return found
 
 
-class Judge:
-    """What proposals really cost: answers on pictures, bytes of the built plan."""
-
-    def __init__(self, prepared: Prepared, build_plan: Build, progress: Progress | None) -> None:
-        self.prepared, self.build_plan, self.progress = prepared, build_plan, progress
-        self._meters: dict[bool, DropMeter] = {}
-        self._plans: dict[Proposal, Plan] = {}
-        self._trades: dict[Proposal, Trade] = {}
-
-    def plan(self, proposal: Proposal) -> Plan:
-        """The built plan."""
-        if proposal not in self._plans:
-            self._plans[proposal] = self.build_plan(proposal.codecs)
-        return self._plans[proposal]
-
-    def measured(self, proposal: Proposal) -> tuple[int, int]:
-        """Bytes of the arena, and bytes moved per inference."""
-        plan = self.plan(proposal)
-        own = self.prepared.networks.own.maps
-        means = {
-            # A map of another size than the samples' is taken to compress alike.
-            name: choice.codec_bytes * plan.source.maps[name].raw_bytes / own[name].raw_bytes
-            for name, choice in proposal.chosen.items()
-            if choice.codec is not None
-        }
-        return plan.arena_bytes, report(plan, Counted(plan.arena_bytes, 0, means)).moved_bytes
-
-    def meets(self, goals: Goals, measured: tuple[int, int]) -> bool:
-        """Whether the bytes lie within the goals."""
-        budgets = (goals.arena_bytes, goals.traffic_bytes)
-        return all(b is None or m <= b for b, m in zip(budgets, measured, strict=True))
-
-    def drop(self, proposal: Proposal) -> float:
-        """On the pictures of the 80 %."""
-        if proposal not in self._trades:
-            found = self._meter(held_out=False).drop(self._model(proposal))
-            self._trades[proposal] = Trade(*self.measured(proposal), found)
-            if self.progress:
-                self.progress("evaluating", len(self._trades), len(self._trades) + 1)
-        return self._trades[proposal].drop
-
-    def held_out_drop(self, proposal: Proposal) -> float:
-        """On the 20 % that nothing was chosen on."""
-        return self._meter(held_out=True).drop(self._model(proposal))
-
-    def front(self) -> tuple[Trade, ...]:
-        """Every evaluated trade that no other beats in all three figures, the largest first."""
-        trades = list(dict.fromkeys(self._trades.values()))
-        kept = [t for t in trades if not any(o != t and _no_worse(o, t) for o in trades)]
-        return tuple(sorted(kept, key=lambda t: (-t.arena_bytes, -t.traffic_bytes)))
-
-    def _model(self, proposal: Proposal) -> Model:
-        """The network at its own size, where its pictures belong."""
-        plan = build(self.prepared.networks.own, codecs=proposal.codecs, schedule="layer")
-        tail = self.prepared.source.own_network.tail
-        return Model(plan, tail, self.prepared.preprocessing)
-
-    def _meter(self, held_out: bool) -> DropMeter:
-        if held_out not in self._meters:
-            prepared = self.prepared
-            assert prepared.pictures is not None
-            assert prepared.preprocessing is not None
-            whole = prepared.pictures
-            chosen = whole.held_out() if held_out else whole.fitting().at_most(EVALUATION_PICTURES)
-            model = self._model(Proposal({}, 0.0))
-            (name,) = model.plan.source.inputs
-            size = model.plan.source.maps[name].shape[:2]
-            reference = FloatModel(prepared.source.model, prepared.preprocessing, size)
-            self._meters[held_out] = DropMeter(model, reference, chosen, prepared.classes)
-        return self._meters[held_out]
-
-
-def _no_worse(a: Trade, b: Trade) -> bool:
-    return all(x <= y for x, y in zip(dataclasses.astuple(a), dataclasses.astuple(b), strict=True))
+def _counted(found: Drop, expected: float) -> str:
+    """The sentence that says how far the counted drop can be trusted."""
+    return (
+        f"the drop, {found.points:.2f} points, was counted on {found.pictures} held-out pictures "
+        f"and is known to {found.interval_points:.2f} points (95 %); with what the other pictures "
+        f"say, {expected:.2f} are expected"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,9 +219,7 @@ class _Selection:
         first = self._first_within_bytes()
         at = first if self.goals.max_drop is None else self._last_within_drop(first)
         drop, at, notes = self._verified(first, at)
-        chosen = self.proposals[at]
-        self.judge.drop(chosen)
-        return Controlled(self.judge.plan(chosen), drop, self.judge.front(), notes)
+        return Controlled(self.judge.plan(self.proposals[at]), drop, self.judge.front(), notes)
 
     def _first_within_bytes(self) -> int:
         """By bisection: bytes fall along the proposals."""
@@ -367,20 +254,21 @@ class _Selection:
         return low
 
     def _verified(self, first: int, at: int) -> tuple[float, int, tuple[str, ...]]:
-        """The held-out drop; where it is too large, of a gentler proposal, and a word about it."""
-        most = self.goals.max_drop
-        wanted = at
-        drop = self.judge.held_out_drop(self.proposals[at])
-        while most is not None and drop > most:
+        """The drop counted on held-out pictures, of the proposal that they take, and a word on it.
+
+        Where they refuse one, a gentler one is tried: the drop grows about as the error does.
+        """
+        most, wanted = self.goals.max_drop, at
+        expected, found = self.judge.held_out(self.proposals[at])
+        while most is not None and expected > most:
             if at == first:
-                raise PlanImpossible(self._drops(first, drop, most, " held-out"))
-            gentler = GENTLER * self.proposals[at].error
+                raise PlanImpossible(self._drops(first, expected, most, " held-out"))
+            gentler = min(GENTLER, most / expected) * self.proposals[at].error
             errors = [each.error for each in self.proposals[:at]]
             at = max(first, int(np.searchsorted(errors, gentler, "right")) - 1)
-            drop = self.judge.held_out_drop(self.proposals[at])
-        if at == wanted:
-            return drop, at, ()
-        return drop, at, ("held-out pictures asked for a gentler allocation than the others did",)
+            expected, found = self.judge.held_out(self.proposals[at])
+        asked = "held-out pictures asked for a gentler allocation than the others did"
+        return found.points, at, (*([asked] if at != wanted else []), _counted(found, expected))
 
     def _short_of(self, least: tuple[int, int]) -> str:
         """Which budget cannot be met, by how much, and the maps that bind."""

@@ -52,9 +52,9 @@ def test_damage_is_named(payload, message):
 def test_a_symbol_that_steps_do_not_reach_is_refused():
     codec = BlockWidth(steps=Steps(np.array([2 * 128], np.int32)))
     spec = MapSpec(1, 1, 1)
-    assert codec.encode_unit(np.uint8([[[255]]]), spec) == bytes([7, 127])
-    with pytest.raises(CorruptPayload, match="symbols up to 127 in channel 0, found 128"):
-        codec.decode_unit(bytes([8, 128]), spec, 1)
+    assert codec.encode_unit(np.uint8([[[255]]]), spec) == bytes([8, 128])
+    with pytest.raises(CorruptPayload, match="symbols up to 128 in channel 0, found 129"):
+        codec.decode_unit(bytes([8, 129]), spec, 1)
 
 
 def natural(spec: MapSpec, seed: int) -> np.ndarray:

@@ -10,12 +10,19 @@ Ours, the second: a disagreement is no error, half of them are none for a classi
 that `100 - agreement` of the uint8 network alone is often 2 or 3 points where labels find 0. It is
 the expected top-1 drop if the float network's probabilities are calibrated.
 
+Few pictures count badly: on 200 of them one changed answer is half a point. How far scores are off
+is known much better, and the drop grows about as their mean squared error does. So `foreseen`
+carries a count on many pictures over to others by the ratio of both errors. ResNet-20 for CIFAR-10,
+200 of 1,000 training pictures held out at random, 200 times: where 2,000 pictures lose 1.05 points,
+counts on the 200 were 1.05 with a standard deviation of 0.43, what is foreseen 1.07 with 0.16.
+
 Cost: the float network once per picture when the meter is made; then one run of the engine per
 picture and plan. Holds the fitted pictures and float answers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +33,40 @@ from numpy.typing import NDArray
 from thinmaps.calibrate.picture_set import PictureSet, network_values
 from thinmaps.errors import BadData, BadPicture
 from thinmaps.file import Model
-from thinmaps.measure.accuracy import Answer, agreement, best, judge_class
+from thinmaps.measure.accuracy import NORMAL_95, Answer, agreement, best, judge_class
 from thinmaps.measure.answers import thin_answer
 
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Points that `pictures` lose on average, with half the width of the 95 % interval of that.
+
+    `score_error` is the mean squared error of class scores, each picture's less their mean, which
+    no answer depends on; None where the answers are no class scores.
+    """
+
+    points: float
+    interval_points: float
+    score_error: float | None
+    pictures: int
+
+
+def foreseen(seen: Drop, held_out: Drop) -> float:
+    """Points that pictures like the held-out ones lose, by what was counted on them and on others.
+
+    Each count has the weight of its pictures; that of the others is carried over by the ratio of
+    the scores' errors. Without class scores, what was counted on the held-out ones.
+
+    >>> foreseen(Drop(1.0, 0.4, 0.50, 300), Drop(0.0, 1.0, 0.75, 100))
+    1.125
+    """
+    if not seen.score_error or held_out.score_error is None:
+        return held_out.points
+    carried = seen.points * held_out.score_error / seen.score_error
+    both = seen.pictures + held_out.pictures
+    return (carried * seen.pictures + held_out.points * held_out.pictures) / both
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +113,36 @@ class DropMeter:
             first = f"; the first: {reasons[0]}" if reasons else ""
             raise BadData(f"none of {len(pictures)} pictures can be used{first}")
 
-    def drop(self, model: Model) -> float:
-        """The mean drop of `model`, in points; below 0 where it is better."""
+    def drop(self, model: Model) -> Drop:
+        """What `model` loses; points below 0 where it is better."""
         answer = thin_answer(model)
-        return 100 * float(np.mean([self._of(answer, case) for case in self.cases]))
+        lost, errors = [], []
+        for case in self.cases:
+            ours = np.asarray(answer(case.fitted)[0])
+            lost.append(100 * self._of(ours, case))
+            if ours.size == max(ours.shape):
+                errors.append(score_error(ours, case.whole))
+        return Drop(
+            float(np.mean(lost)),
+            NORMAL_95 * float(np.std(lost)) / math.sqrt(len(lost)),
+            float(np.mean(errors)) if errors else None,
+            len(lost),
+        )
 
-    def _of(self, answer: Answer, case: _Case) -> float:
-        ours = np.asarray(answer(case.fitted)[0])
+    def _of(self, ours: NDArray[Any], case: _Case) -> float:
         if case.label is not None:
             verdict = judge_class(ours, case.whole, case.label)
             return float(verdict.float_place == 0) - float(verdict.place == 0)
         return expected_drop(ours, case.whole, self.shape[0])
+
+
+def score_error(ours: NDArray[Any], whole: NDArray[Any]) -> float:
+    """Mean squared difference of class scores, less what is common to all classes.
+
+    >>> score_error(np.array([2.0, 4.0]), np.array([1.0, 1.0]))
+    1.0
+    """
+    return float(np.var(ours.reshape(-1).astype(np.float64) - whole.reshape(-1)))
 
 
 def expected_drop(ours: NDArray[Any], whole: NDArray[Any], input_height: int) -> float:
