@@ -85,16 +85,17 @@ native-arm: $(DEPENDENCIES) ## the same for ARM: cross-compiled, its tests in an
 	fi
 
 # The sanitised module goes into an environment of its own that borrows the packages of .venv.
+# Without -s the report of a worker that aborts would be lost.
 SANITIZED := build/sanitized
-sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan
+sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan, JOBS at a time
 	test -x $(SANITIZED)/bin/python || $(BASE_PYTHON) -m venv --without-pip $(SANITIZED)
 	$(PYTHON) tools/borrow_packages.py $(SANITIZED)
 	$(SANITIZED)/bin/python -m pip install -q --no-deps --no-build-isolation --force-reinstall \
 	  -Cbuild-dir=build/sanitize -Ccmake.define.THINMAPS_SANITIZE=ON -Cinstall.strip=false .
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(SANITIZED)/bin/python -m pytest -s -p no:cacheprovider tests/contracts tests/run tests/hostile \
-	  $(OPTIONS)
+	  $(SANITIZED)/bin/python -m pytest -n $(JOBS) -s -p no:cacheprovider \
+	  tests/contracts tests/run tests/hostile $(OPTIONS)
 
 bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdown as in the README
 	$(PYTHON) benchmarks/speed.py $(OPTIONS)
