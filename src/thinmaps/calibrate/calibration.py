@@ -64,7 +64,7 @@ class Calibration:
 
     `convolutions` (by node name) carry integer weights and corrected biases. `skipped` are the
     messages of pictures that could not be decoded; `pictures` counts those that were used; `notes`
-    are sentences for the user.
+    are sentences for the user. `factors` are what each channel of each map was divided by.
     """
 
     ranges: Mapping[str, Range]
@@ -73,6 +73,7 @@ class Calibration:
     pictures: int
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
+    factors: Mapping[str, NDArray[np.float32]]
 
     def apply(self, network: FloatNetwork) -> Network:
         """The uint8 network of the float network, at the calibrated size or another.
@@ -129,7 +130,10 @@ def calibrate(
         if isinstance(node.operator, FloatConv)
     }
     used = len(chosen) - len(skipped)
-    return Calibration(ranges, convolutions, preprocessing, used, tuple(skipped), _notes(used))
+    notes = _notes(used)
+    return Calibration(
+        ranges, convolutions, preprocessing, used, tuple(skipped), notes, reading.factors
+    )
 
 
 def fill_quantisation(

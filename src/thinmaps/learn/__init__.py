@@ -2,6 +2,7 @@
 """Everything that needs torch: networks learn to live with small maps. Needs `thinmaps[learn]`.
 
     capture      a user's module -> the float network that the one reader takes
+    prepare      the student of a module: calibrated, on the grid, codecs in place
     surrogates   what stands for a codec while a network learns
     distill      a student learns to answer as its teacher, without labels; fit: with labels
 
@@ -19,10 +20,13 @@ from thinmaps.errors import MissingExtra
 
 if TYPE_CHECKING:
     from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip
+    from thinmaps.learn.capture import Captured, capture
     from thinmaps.learn.distillation import DistillationLosses, distill
     from thinmaps.learn.fitting import fit
     from thinmaps.learn.options import TrainingOptions
     from thinmaps.learn.picture_loader import PictureLoader
+    from thinmaps.learn.prepare import prepare
+    from thinmaps.learn.student import Student
     from thinmaps.learn.training import TrainingResult
 
 for _package, _module in {"torch": "torch", "lightning-fabric": "lightning_fabric"}.items():
@@ -33,27 +37,35 @@ for _package, _module in {"torch": "torch", "lightning-fabric": "lightning_fabri
         )
 
 _HOMES = {
+    "Captured": "thinmaps.learn.capture",
     "DistillationLosses": "thinmaps.learn.distillation",
     "InTurn": "thinmaps.learn.augmentation",
     "PictureLoader": "thinmaps.learn.picture_loader",
     "RandomCrop": "thinmaps.learn.augmentation",
     "RandomFlip": "thinmaps.learn.augmentation",
+    "Student": "thinmaps.learn.student",
     "TrainingOptions": "thinmaps.learn.options",
     "TrainingResult": "thinmaps.learn.training",
+    "capture": "thinmaps.learn.capture",
     "distill": "thinmaps.learn.distillation",
     "fit": "thinmaps.learn.fitting",
+    "prepare": "thinmaps.learn.prepare",
 }
 
 __all__ = [
+    "Captured",
     "DistillationLosses",
     "InTurn",
     "PictureLoader",
     "RandomCrop",
     "RandomFlip",
+    "Student",
     "TrainingOptions",
     "TrainingResult",
+    "capture",
     "distill",
     "fit",
+    "prepare",
 ]
 
 

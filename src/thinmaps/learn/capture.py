@@ -16,7 +16,7 @@ import copy
 import operator
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,22 @@ class Captured:
     """A module as ONNX. `weights` says for each layer the state-dict names of weight and bias.
 
     A name is None where the layer has no such parameter of its own. `ignored` are names of the
-    module's state that no output depends on (counters of batch norms).
+    module's state that no output depends on (counters of batch norms). `form` says in what the
+    module returns its outputs: "tensor", "tuple", or the keys of a dict.
     """
 
     model: onnx.ModelProto
     weights: Mapping[str, tuple[str | None, str | None]]
     ignored: frozenset[str]
+    form: str | tuple[str, ...]
+
+    def packed(self, outputs: list[Tensor]) -> Any:
+        """Outputs as the module returns them."""
+        if self.form == "tensor":
+            return outputs[0]
+        if self.form == "tuple":
+            return tuple(outputs)
+        return dict(zip(self.form, outputs, strict=True))
 
     def with_state(self, state: Mapping[str, Tensor]) -> Captured:
         """The same network with other float parameters, by their state-dict names.
@@ -71,7 +81,7 @@ class Captured:
                     f"{tuple(initialiser.dims)}"
                 )
             initialiser.CopyFrom(numpy_helper.from_array(array, initialiser.name))
-        return Captured(model, self.weights, self.ignored)
+        return replace(self, model=model)
 
 
 def capture(model: nn.Module, example: Tensor) -> Captured:
@@ -118,6 +128,7 @@ class _Writer:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = program.graph
+        self.form = _form(program)
         signature = program.graph_signature
         self.state_names = {
             **signature.inputs_to_parameters,
@@ -156,7 +167,7 @@ class _Writer:
         graph = helper.make_graph(self.nodes, "captured", inputs, outputs, initialisers)
         opset = [helper.make_opsetid("", OPSET)]
         made = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-        return Captured(made, self.weights, frozenset(state - used))
+        return Captured(made, self.weights, frozenset(state - used), self.form)
 
     def _outputs(self) -> list[fx.Node]:
         """The nodes that the module returns, in order; tuples and dicts are flattened."""
@@ -247,6 +258,22 @@ class _Writer:
             name = f"{hint}_{count}"
         self.taken.add(name)
         return name
+
+
+def _form(program: torch.export.ExportedProgram) -> str | tuple[str, ...]:
+    """A tensor, a tuple of tensors, or a dict of them; anything deeper is refused."""
+    tree = program.call_spec.out_spec
+    assert tree is not None
+    if tree.is_leaf():
+        return "tensor"
+    if tree.type in (tuple, list) and all(child.is_leaf() for child in tree.children()):
+        return "tuple"
+    if tree.type is dict and all(child.is_leaf() for child in tree.children()):
+        return tuple(str(key) for key in tree.context)
+    raise BadModel(
+        f"the module returns a {tree.type.__name__} that nests others; return a tensor, a tuple or "
+        "a dict of tensors"
+    )
 
 
 def _line(node: fx.Node) -> str:

@@ -112,8 +112,9 @@ def through_reference(codec: Codec, spec: MapSpec, codes: Tensor) -> Tensor:
         return codes
     sized = replace(spec, height=codes.shape[2], width=codes.shape[3])
     able = fastest(codec)
-    pictures = codes.detach().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    restored = np.empty_like(pictures)
+    # A copy in C order: torch leaves odd strides on axes of length 1, which the twins refuse.
+    pictures = np.array(codes.detach().permute(0, 2, 3, 1).cpu().numpy(), order="C", copy=True)
+    restored = np.empty(pictures.shape, np.uint8)
     for picture, out in zip(pictures, restored, strict=True):
         for first in range(0, sized.height, codec.unit_rows):
             rows = picture[first : first + codec.unit_rows]

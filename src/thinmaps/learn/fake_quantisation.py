@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounding with a gradient: the one place where training meets integers.
+
+Maps inside a student are float32 tensors of *centred codes*, `byte - zero_point`: integers, so that
+training stands on the grid and evaluation is exact. Rounding passes its gradient straight through;
+what is clipped has none.
+
+Source
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
+    Only Inference", 2018, arXiv:1712.05877; the straight-through estimator is Bengio et al.'s,
+    2013, arXiv:1308.3432. Ours: weights are rounded by the very rule of `graph/weights.py`, in
+    float64, so that what was trained is what is exported.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from thinmaps.graph.weights import LARGEST_BIAS, SMALLEST_WEIGHT_SCALE
+from thinmaps.types import MapSpec
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Half to even; the gradient passes unchanged.
+
+    The sum is exact: `round(v) - v` has no more bits than v.
+
+    >>> rounded(torch.tensor([0.5, 1.5, -0.4])).tolist()
+    [0.0, 2.0, 0.0]
+    """
+    return values + (values.round() - values).detach()
+
+
+def saturated(values: Tensor, low: int, high: int) -> Tensor:
+    """Rounded and clipped to low..high; no gradient where it clips.
+
+    >>> x = torch.tensor([-1.0, 0.6, 300.0], requires_grad=True)
+    >>> y = saturated(x, 0, 255); y.sum().backward()
+    >>> y.tolist(), x.grad.tolist()
+    ([0.0, 1.0, 255.0], [0.0, 1.0, 0.0])
+    """
+    return rounded(values.clamp(low, high))
+
+
+def requantised(values: Tensor, output: MapSpec, low: int = 0, high: int = 255) -> Tensor:
+    """Real codes -> centred codes of a map, clamped to the bytes low..high; as Conv and means."""
+    return saturated(values, low - output.zero_point, high - output.zero_point)
+
+
+def requantised_inside(values: Tensor, output: MapSpec, low: int = 0, high: int = 255) -> Tensor:
+    """The same with an odd zero point added before rounding; as Add, Mul and windowed averages."""
+    if output.zero_point % 2 == 0:
+        return requantised(values, output, low, high)
+    return saturated(values + output.zero_point, low, high) - output.zero_point
+
+
+class IntegerLayer(NamedTuple):
+    """Weights (k first) and bias as integers in float64, and the weights' scale, float32 (k,)."""
+
+    weights: Tensor
+    bias: Tensor
+    scale: Tensor
+
+
+def integer_layer(weight: Tensor, bias: Tensor, input_scale: float) -> IntegerLayer:
+    """The integers that `graph/weights.py` makes of these weights `k c r s`, without a gradient."""
+    wide, shift = weight.detach().double(), bias.detach().double()
+    largest = wide.abs().amax(dim=(1, 2, 3))
+    scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+    needed = shift.abs() / (input_scale * LARGEST_BIAS) * (1 + 2.0**-20)
+    scale = torch.maximum(scale, needed).clamp(min=SMALLEST_WEIGHT_SCALE).float()
+    integers = (wide / scale.double()[:, None, None, None]).round().clamp(-127, 127)
+    return IntegerLayer(integers, (shift / (scale * input_scale).double()).round(), scale)
+
+
+def on_grid(weight: Tensor, bias: Tensor, input_scale: float) -> tuple[Tensor, Tensor]:
+    """Weights and bias rounded to their integers, in real units, with straight-through gradients.
+
+    No weight is clipped: the largest of a channel is its 127.
+    """
+    layer = integer_layer(weight, bias, input_scale)
+    near = (layer.weights * layer.scale.double()[:, None, None, None]).to(weight.dtype)
+    shift = (layer.bias * (layer.scale * input_scale).double()).to(bias.dtype)
+    return weight + (near - weight).detach(), bias + (shift - bias).detach()
