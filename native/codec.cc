@@ -6,13 +6,13 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBitplane, kBlockWidth, kCapped, kChannelDct, kKlt, kMixedWidth, kNarrow,
-    kRans, kRaw, kZeroBitmap;
+extern const CodecKernel kBitplane, kBlockWidth, kCapped, kChannelDct, kGf2, kKlt, kMixedWidth,
+    kNarrow, kRans, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
-extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kMixedWidthAvx2, kNarrowAvx2,
+extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kGf2Avx2, kMixedWidthAvx2, kNarrowAvx2,
     kZeroBitmapAvx2;
-extern const CodecKernel kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512, kKltAvx512,
-    kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
+extern const CodecKernel kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512, kGf2Avx512,
+    kKltAvx512, kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
@@ -21,6 +21,7 @@ std::span<const CodecKernel> CodecKernels() {
       kBlockWidth,
       kCapped,
       kChannelDct,
+      kGf2,
       kKlt,
       kMixedWidth,
       kNarrow,
@@ -30,12 +31,14 @@ std::span<const CodecKernel> CodecKernels() {
 #if defined(__x86_64__)
       kBlockWidthAvx2,
       kCappedAvx2,
+      kGf2Avx2,
       kMixedWidthAvx2,
       kNarrowAvx2,
       kZeroBitmapAvx2,
       kBlockWidthAvx512,
       kCappedAvx512,
       kChannelDctAvx512,
+      kGf2Avx512,
       kKltAvx512,
       kMixedWidthAvx512,
       kNarrowAvx512,

@@ -91,7 +91,8 @@ bool Runs(Isa isa) {
   if (isa == Isa::kAvx2) return __builtin_cpu_supports("x86-64-v3") != 0;
   const bool runs_avx512 =
       __builtin_cpu_supports("x86-64-v4") != 0 && __builtin_cpu_supports("avx512vbmi") != 0 &&
-      __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+      __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("avx512vnni") != 0 &&
+      __builtin_cpu_supports("avx512vpopcntdq") != 0;
   if (isa == Isa::kAvx512) return runs_avx512;
   static const bool may_use_tiles = HasTiles() && MayUseTiles();
   return isa == Isa::kAmx && runs_avx512 && may_use_tiles;

@@ -290,4 +290,4 @@ def test_the_largest_sum_of_int8_weights_is_exact():
     codec = BitLayer(1, weights, np.int32([-most + 1]))
     every = np.ones((3, 3, 8192 - 32), np.uint8)
     assert codec.project(every)[..., 0].tolist() == [[1, 1], [1, 1]]
-    assert identity(np.array([0]), 1, 1, restores=False).slices().every == 0
+    assert identity(np.array([0]), 1, 1, restores=False).slices.every == 0

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from thinmaps import _core, codecs
+from thinmaps.codecs.bit_planes import to_planes
+from thinmaps.codecs.gf2 import Gf2
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument, BadShape, PlanImpossible
@@ -22,6 +24,7 @@ from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.plan.build import build
 from thinmaps.plan.plan import Step
+from thinmaps.quant import dequantise, quantise
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import interpret, run_network
 from thinmaps.types import MapSpec
@@ -166,7 +169,14 @@ def test_one_engine_serves_many_python_threads(engine: Engine, network: Network)
 @pytest.mark.parametrize("schedule", ["layer", "stream", "mixed"])
 @pytest.mark.parametrize(
     ("rows", "codec"),
-    [(1, "narrow"), (3, "zero_bitmap"), (40, "narrow"), (2, "mixed_width"), (2, "capped")],
+    [
+        (1, "narrow"),
+        (3, "zero_bitmap"),
+        (40, "narrow"),
+        (2, "mixed_width"),
+        (2, "capped"),
+        (3, "gf2"),
+    ],
 )
 def test_encoded_edges_equal_the_interpreter(
     network: Network, schedule: str, rows: int, codec: str
@@ -203,6 +213,23 @@ def test_an_engine_counts_what_its_encoders_store(network: Network) -> None:
             lengths = 4 * codec.unit_count(spec) if codec.rate == "variable" else 0
             stored = codec.encode(maps[name], spec).bytes + lengths
             assert engine.encoded_bytes[name] == stored
+
+
+def test_a_layer_schedule_stores_the_projected_bits_of_a_float_map(network: Network) -> None:
+    spec, x = network.maps["a"], pictures(1, network)[0]
+    real = dequantise(run_network(network, {"picture": x})["a"], spec.scale, spec.zero_point)
+    codec = Gf2.fit(spec, real[:0], preset="BIT6CH_3x3s2", unit_rows=spec.height)
+    (project,) = codec.project
+    bits = project.project(to_planes(real, spec, planes=9))
+    assert bits.shape == (6, 5, 7 * 24)
+    (payload,) = codec.encode(quantise(real, spec.scale, spec.zero_point), spec).units
+    assert payload == np.packbits(bits.reshape(6, -1), axis=1, bitorder="little").tobytes()
+    plan = build(network, schedule="layer", codecs={"a": codec})
+    engine = Engine(plan)
+    expected = interpret(plan, {"picture": x})
+    for name, values in engine.maps(x).items():
+        np.testing.assert_array_equal(values, expected[name], strict=True)
+    assert engine.encoded_bytes["a"] == len(payload) == 6 * 5 * 7 * 24 // 8
 
 
 def test_the_callers_rounding_mode_neither_matters_nor_changes(network: Network) -> None:

@@ -43,6 +43,14 @@ WORD = 32  # bits that it counts at once
 MOST_WORDS = 256  # of one pixel, each group's bits in words of their own; bounds its stack
 
 
+class Tap(NamedTuple):
+    """The weights of one place of a window (groups, inputs, outputs), of those that have any."""
+
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    weights: Float32Array
+
+
 class Slice(NamedTuple):
     """Weights as masks: `weights = sum of factor * mask` over slices, plus `Slices.every`."""
 
@@ -98,7 +106,8 @@ class BitLayer:
         self._check_sums()
 
     def _check_sums(self) -> None:
-        most = int(np.abs(self.weights.astype(np.int16)).sum(axis=(1, 2, 3), dtype=np.int64).max())
+        size = np.abs(self.weights.astype(np.int16))
+        most = int(size.reshape(self.outputs, -1).sum(axis=1, dtype=np.int64).max())
         if most >= EXACT or int(np.abs(self.threshold.astype(np.int64)).max()) >= EXACT:
             raise BadArgument(
                 f"sums of weights and the threshold must stay below 2**24, where float32 is exact; "
@@ -147,8 +156,8 @@ class BitLayer:
         stride, around = (1, 0) if self.kernel == 1 else (STRIDE, 1)
         padded = np.pad(bits, ((around, around), (around, around), (0, 0)))
         sums = np.zeros((high, wide, self.outputs), np.float32)
-        for (y, x), weights in self._taps.items():
-            sums += self._summed(padded[y::stride, x::stride][:high, :wide], weights)
+        for (y, x), tap in self._taps.items():
+            sums += self._summed(padded[y::stride, x::stride][:high, :wide], tap)
         return self._thresholded(sums)
 
     def restore(self, bits: UInt8Array, rows: int, columns: int) -> UInt8Array:
@@ -157,26 +166,31 @@ class BitLayer:
         stride, around = (1, 0) if self.kernel == 1 else (STRIDE, 1)
         shape = (stride * high + around, stride * wide + around, self.outputs)
         padded = np.zeros(shape, np.float32)
-        for (y, x), weights in self._taps.items():
+        for (y, x), tap in self._taps.items():
             here = padded[y : y + stride * high : stride, x : x + stride * wide : stride]
-            here += self._summed(bits, weights)
+            here += self._summed(bits, tap)
         return self._thresholded(padded[around : rows + around, around : columns + around])
 
     @cached_property
-    def _taps(self) -> dict[tuple[int, int], Float32Array]:
-        """Weights (groups, inputs, outputs) of every tap (y, x) that has any."""
+    def _taps(self) -> dict[tuple[int, int], Tap]:
+        """Every tap (y, x) that has any weight."""
         grouped = self.weights.reshape(self.groups, -1, *self.weights.shape[1:])
-        return {
-            (y, x): grouped[..., y, x].transpose(0, 2, 1).astype(np.float32)
-            for y, x in np.ndindex(self.kernel, self.kernel)
-            if grouped[..., y, x].any()
-        }
+        found = {}
+        for y, x in np.ndindex(self.kernel, self.kernel):
+            tap = grouped[..., y, x]
+            outputs, inputs = (np.flatnonzero(tap.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+            if len(inputs):
+                weights = tap[:, outputs][:, :, inputs].transpose(0, 2, 1).astype(np.float32)
+                found[y, x] = Tap(inputs, outputs, weights)
+        return found
 
-    def _summed(self, bits: UInt8Array, weights: Float32Array) -> Float32Array:
+    def _summed(self, bits: UInt8Array, tap: Tap) -> Float32Array:
         """Sums of one tap (rows, columns, outputs), exact in float32."""
-        pixels = bits.reshape(-1, self.groups, self.group_inputs).transpose(1, 0, 2)
-        sums = pixels.astype(np.float32) @ weights
-        return sums.transpose(1, 0, 2).reshape(*bits.shape[:2], self.outputs)
+        pixels = bits.reshape(-1, self.groups, self.group_inputs)[:, :, tap.inputs]
+        sums = np.zeros((len(pixels), self.groups, self.group_outputs), np.float32)
+        products = pixels.transpose(1, 0, 2).astype(np.float32) @ tap.weights
+        sums[:, :, tap.outputs] = products.transpose(1, 0, 2)
+        return sums.reshape(*bits.shape[:2], self.outputs)
 
     def _thresholded(self, sums: Float32Array) -> UInt8Array:
         return (sums >= self.threshold).astype(np.uint8)
@@ -201,36 +215,39 @@ class BitLayer:
         yield StandardOperator("Add", (1 - self.threshold.astype(np.float32),))
         yield StandardOperator("Clip", (np.float32(0), np.float32(1)))
 
+    @cached_property
     def slices(self) -> Slices:
         """The fewest masks that the weights need."""
         w = self.weights
-        found = set(np.unique(w).tolist())
-        if found <= {0, 1}:
+        found = np.flatnonzero(np.bincount(w.ravel().view(np.uint8), minlength=256))
+        low, high = int(found.astype(np.int8).min()), int(found.astype(np.int8).max())
+        if low >= 0 and high <= 1:
             return Slices(0, (Slice(1, w == 1),))
-        if found <= {-1, 1}:
-            return Slices(-1, (Slice(2, w == 1),))
-        if found <= {-1, 0, 1}:
+        if low >= -1 and high <= 1:
+            if 0 not in found:
+                return Slices(-1, (Slice(2, w == 1),))
             return Slices(0, (Slice(1, w == 1), Slice(-1, w == -1)))
-        width = 1 + max(max(found).bit_length(), (~min(found)).bit_length())
+        width = 1 + max(max(high, 0).bit_length(), (~min(low, 0)).bit_length())
         factors = [1 << b if b < width - 1 else -(1 << b) for b in range(width)]
         return Slices(0, tuple(Slice(f, (w >> b & 1).astype(bool)) for b, f in enumerate(factors)))
 
     def native_integers(self) -> Int32Array:
         """Group inputs, group outputs, kernel, factor of every bit, slices, their 8 factors, and
         the thresholds, each group's filled up to `LANES`."""
-        every, slices = self.slices()
+        every, slices = self.slices
         factors = [s.factor for s in slices]
         head = [self.group_inputs, self.group_outputs, self.kernel, every, len(slices)]
+        head += factors + [0] * (8 - len(factors))
+        padding = ((0, 0), (0, -self.group_outputs % LANES))
         never = np.iinfo(np.int32).max
         threshold = self.threshold.reshape(self.groups, -1)
-        padding = ((0, 0), (0, -self.group_outputs % LANES))
         threshold = np.pad(threshold, padding, constant_values=never)
-        head += factors + [0] * (8 - len(factors))
         return np.concatenate([np.array(head, np.int32), threshold.ravel()], dtype=np.int32)
 
+    @cached_property
     def native_tables(self) -> UInt8Array:
         """Masks as (groups, tiles of `LANES` outputs, slices, taps, words, lanes) of 32 bits."""
-        masks = np.stack([s.mask for s in self.slices().slices])
+        masks = np.stack([s.mask for s in self.slices.slices])
         taps = self.kernel * self.kernel
         masks = masks.reshape(len(masks), self.groups, self.group_outputs, self.group_inputs, taps)
         lanes, spare = -self.group_outputs % LANES, -self.group_inputs % WORD

@@ -318,7 +318,7 @@ class Gf2(Codec):
     def native_tables(self, spec: MapSpec) -> UInt8Array:
         """The masks of every layer, one after the other."""
         del spec
-        return np.concatenate([layer.native_tables() for layer in (*self.project, *self.restore)])
+        return np.concatenate([layer.native_tables for layer in (*self.project, *self.restore)])
 
 
 def kept_planes(planes: int, keep: int) -> NDArray[np.int64]:
