@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from thinmaps.allocate import arena as arena_path
 from thinmaps.allocate.choices import Choice, Observed, choices_of, menu, rescaled
 from thinmaps.allocate.lagrange import front
-from thinmaps.calibrate.sensitivity import of_maps, sensitivities
+from thinmaps.calibrate.sensitivity import felt, of_maps
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.file import Trade
@@ -171,8 +171,8 @@ def offers(
     """Every choice for every map, on pictures of the 80 %."""
     assert prepared.pictures is not None
     pictures, network = prepared.pictures.fitting(), prepared.networks.own
-    felt = of_maps(
-        sensitivities(
+    of_channels = of_maps(
+        felt(
             prepared.networks.real,
             pictures.at_most(SENSITIVITY_PICTURES),
             prepared.preprocessing,
@@ -190,7 +190,7 @@ def offers(
     found = {}
     for done, name in enumerate(names, 1):
         spec = network.maps[name]
-        seen = Observed(spec, np.stack(samples.pop(name)), felt[name])
+        seen = Observed(spec, np.stack(samples.pop(name)), of_channels[name])
         found[name] = choices_of(seen, settings, min(spec.height, most_unit_rows))
         if progress:
             progress("offering", done, len(names))

@@ -12,6 +12,7 @@ from small_networks import Builder
 
 from thinmaps.allocate.arena import Stage, path
 from thinmaps.allocate.choices import Choice, Observed, choices_of
+from thinmaps.calibrate.sensitivity import Felt
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.block_width import BlockWidth
 from thinmaps.codecs.capped import Capped
@@ -21,6 +22,7 @@ from thinmaps.graph.operators import Window
 from thinmaps.plan.build import build
 from thinmaps.plan.held import binding
 from thinmaps.plan.plan import Plan
+from thinmaps.types import MapSpec
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,12 @@ def gated() -> Network:
     return b.network(b.conv(b.mul(x, gate), 4, Window((1, 1))))
 
 
+def alike(spec: MapSpec) -> Felt:
+    """All channels are felt alike, shifts as any noise."""
+    each = np.ones(spec.channels, np.float32)
+    return Felt(each, each / (spec.height * spec.width))
+
+
 @pytest.fixture(scope="module")
 def stages(gated: Network) -> list[Stage]:
     random = np.random.default_rng(0)
@@ -39,7 +47,7 @@ def stages(gated: Network) -> list[Stage]:
     for node in gated.nodes[:-1]:
         spec = gated.maps[node.output]
         samples = random.integers(0, 256, (2, *spec.shape)).astype(np.uint8)
-        seen = Observed(spec, samples, np.ones(spec.channels))
+        seen = Observed(spec, samples, alike(spec))
         choices[node.output] = choices_of(seen, [(Narrow, {"bits": b}) for b in (2, 4, 6)], 1)
 
     def planned(codecs: Mapping[str, Codec]) -> Plan:
@@ -77,7 +85,7 @@ def test_a_cap_makes_the_arena_smaller_and_a_worst_case_never_does(gated: Networ
         np.uint8
     )
     settings = [(BlockWidth, {"step": 24}), (Capped, {"step": 24, "permille": 900})]
-    found = choices_of(Observed(spec, samples, np.ones(spec.channels)), settings, 1)
+    found = choices_of(Observed(spec, samples, alike(spec)), settings, 1)
 
     def planned(codecs: Mapping[str, Codec]) -> Plan:
         return build(gated, codecs=codecs, arena_bytes="smallest")

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from thinmaps.allocate.choices import Choice, Observed, choices_of, menu, rescaled
+from thinmaps.calibrate.sensitivity import Felt
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.types import MapSpec
 
 SPEC = MapSpec(6, 10, 3, 0.5, 0)
+FELT = np.array([1.0, 4.0, 0.25], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,7 @@ def seen() -> Observed:
     random = np.random.default_rng(3)
     samples = random.integers(0, 256, (4, *SPEC.shape)).astype(np.uint8)
     samples[random.random(samples.shape) < 0.6] = 0
-    return Observed(SPEC, samples, np.array([1.0, 4.0, 0.25]))
+    return Observed(SPEC, samples, Felt(FELT, FELT / 2))
 
 
 def test_lossless_choices_add_no_error_and_cost_what_they_store(seen: Observed) -> None:
@@ -38,9 +42,18 @@ def test_the_error_is_what_the_output_feels_of_what_is_lost(seen: Observed) -> N
     expected = 0.0
     for values in seen.samples[2:]:
         lost = coarse.codec.decode(coarse.codec.encode(values, SPEC)).astype(float) - values
-        expected += (np.square(lost * SPEC.scale).sum(axis=(0, 1)) * seen.moment).sum() / 2
+        shift = lost.mean(axis=(0, 1)) * SPEC.scale
+        noise = np.square(lost * SPEC.scale).sum(axis=(0, 1)) - 60 * shift**2
+        expected += (noise * FELT + (60 * shift) ** 2 * FELT / 2).sum() / 2
     assert coarse.error == pytest.approx(expected)
     assert coarse.mean_bytes == coarse.worst_bytes == 6 * np.ceil(30 * 2 / 8)
+
+
+def test_a_shift_of_a_channel_is_felt_more_than_noise_of_its_size(seen: Observed) -> None:
+    unshifted = dataclasses.replace(seen, felt=Felt(FELT, np.zeros(3, np.float32)))
+    offered = [(Narrow, {"bits": 2})]
+    coarse, without = (choices_of(each, offered, 1)[1] for each in (seen, unshifted))
+    assert coarse.error > without.error
 
 
 def test_finer_settings_lose_less_and_store_more(seen: Observed) -> None:

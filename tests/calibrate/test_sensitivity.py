@@ -14,6 +14,7 @@ from thinmaps.calibrate.gradient_graph import gradient_graph
 from thinmaps.calibrate.sensitivity import (
     Block,
     Probe,
+    felt,
     moments,
     of_maps,
     random_signs,
@@ -303,6 +304,17 @@ def test_moments_hold_the_sensitivities_in_their_diagonal() -> None:
     np.testing.assert_allclose(rest[0], found[3:], rtol=1e-5)
     np.testing.assert_allclose(first, first.T)
     assert np.linalg.eigvalsh(first).min() > -1e-6 * first.max()
+
+
+def test_a_shift_meets_the_mean_gradient_of_a_channel() -> None:
+    # Behind one filter of the map's size, the gradient of an element is its weight.
+    filters = weights(1, 4, 2, 2)
+    nodes = [node("Conv", ["x", "u"], ["a"]), node("Conv", ["a", "w"], ["y"])]
+    proto = model(nodes, {"u": weights(4, 4, 1, 1), "w": filters}, shape=(1, 4, 2, 2))
+    network, _ = normalise(proto)
+    found = felt(network, pictures(network))["a"]
+    np.testing.assert_allclose(found.element, (filters[0] ** 2).mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found.shift, filters[0].mean(axis=(1, 2)) ** 2, rtol=1e-4)
 
 
 def test_moments_of_pixel_blocks_count_pixels_first() -> None:

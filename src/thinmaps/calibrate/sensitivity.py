@@ -12,6 +12,10 @@ identity over that number, so `M_c` is exact in the mean over projections: its u
 squared output per squared real unit of the map. A channel quantised with step `d` adds about
 `positions * d^2 / 12 * M_c`. Of several outputs, each adds its own mean.
 
+Errors that a whole channel shares do not average out: where all positions of a channel are off by
+the same `b`, the outputs move by `b` times the sum of its gradients. `Felt` has therefore a second
+figure, the mean square of the mean of `g_c` over positions: `positions^2 * b^2` of it is added.
+
 Source
     The Gauss-Newton (Fisher) diagonal that Dong et al., "HAWQ-V2", 2020, arXiv:1911.03852, and
     Choi et al., "Towards the Limit of Network Quantization", 2017, arXiv:1612.01543, weigh errors
@@ -56,6 +60,7 @@ Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
 Progress = Callable[[str, int, int], None]
 Float64Array = NDArray[np.float64]
 Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,18 @@ class Block:
     channels: int = 16
 
 
+@dataclass(frozen=True, eq=False)
+class Felt:
+    """What the outputs feel of a map, `(channels,)` each.
+
+    `element` is the mean square of one element's gradient, `shift` that of the mean gradient of all
+    positions, which a shift of the whole channel meets.
+    """
+
+    element: FloatArray
+    shift: FloatArray
+
+
 def sensitivities(
     network: FloatNetwork,
     pictures: Pictures,
@@ -108,11 +125,34 @@ def sensitivities(
         BadModel: the network has several inputs, or a gradient is not finite.
         BadData: no picture can be used.
     """
+    found = felt(network, pictures, preprocessing, probe=probe, progress=progress)
+    return {name: each.element for name, each in found.items()}
+
+
+def felt(
+    network: FloatNetwork,
+    pictures: Pictures,
+    preprocessing: Preprocessing | None = None,
+    *,
+    probe: Probe | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Felt]:
+    """`sensitivities`, and what shifts of channels do; arguments and errors are the same."""
     reading = _Reading(network, open_pictures(pictures), preprocessing, probe or Probe(), progress)
-    found = reading.means(
-        lambda graph: {name: _mean_squares(graph.writer, g) for name, g in graph.gradients.items()}
-    )
-    return {name: values.astype(np.float32) for name, values in found.items()}
+
+    def outputs(graph: GradientGraph) -> dict[tuple[str, str], str]:
+        writer = graph.writer
+        return {
+            key: value
+            for name, g in graph.gradients.items()
+            for key, value in (
+                ((name, "element"), _mean_squares(writer, g)),
+                ((name, "shift"), _squared_means(writer, g)),
+            )
+        }
+
+    found = {key: mean.astype(np.float32) for key, mean in reading.means(outputs).items()}
+    return {name: Felt(found[name, "element"], found[name, "shift"]) for name in network.shapes}
 
 
 def moments(
@@ -148,7 +188,7 @@ def moments(
     return {name: tuple(found[name, g] for g in range(count)) for name, count in groups.items()}
 
 
-def of_maps(found: Mapping[str, FloatArray], network: Network) -> dict[str, FloatArray]:
+def of_maps(found: Mapping[str, Found], network: Network) -> dict[str, Found]:
     """Sensitivities by the map names of the uint8 network that was made of the float one.
 
     It has two more kinds of maps: the quantised input, and `<map>_unscaled` in front of a table
@@ -166,6 +206,12 @@ def _mean_squares(writer: GraphWriter, g: str) -> str:
     """Mean over positions, `batch c`."""
     squares = writer.add("Mul", g, g)
     return writer.add("ReduceMean", squares, writer.integers([2, 3]), keepdims=0)
+
+
+def _squared_means(writer: GraphWriter, g: str) -> str:
+    """Square of the mean over positions, `batch c`."""
+    mean = writer.add("ReduceMean", g, writer.integers([2, 3]), keepdims=0)
+    return writer.add("Mul", mean, mean)
 
 
 def _check_block(network: FloatNetwork, name: str, block: Block) -> None:
