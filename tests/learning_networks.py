@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinmaps.learn import TrainingOptions
+from thinmaps.learn import DistillationLosses, TrainingOptions, distill
 
 CLASSES = 5
 
@@ -41,6 +41,16 @@ def options(**changed: Any) -> TrainingOptions:
     """On the CPU, at rates that show in a few steps, with a row per step."""
     chosen = {"accelerator": "cpu", "network_rate": 1e-2, "log_every": 1, **changed}
     return TrainingOptions(**chosen)
+
+
+def parted_run(loader: list[Tensor]) -> nn.Module:
+    """A student after a run by layers, then whole, with a parameter that nothing uses."""
+    student = network(2)
+    student.register_parameter("idle", nn.Parameter(torch.ones(3)))
+    losses = DistillationLosses(maps=["1", "3"], layerwise_until=0.5)
+    chosen = options(optimizer=torch.optim.SGD)
+    distill(student, network(1), loader, steps=4, losses=losses, options=chosen)
+    return student
 
 
 def weights(module: nn.Module) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learning_networks import batches, network, options, pictures, weights
+from learning_networks import batches, network, options, parted_run, pictures, weights
 from torch.utils.data import DataLoader, TensorDataset
 
 from thinmaps.errors import BadArgument, BadData
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
-from learning_networks import batches, network, options, weights
+from learning_networks import batches, network, options, parted_run, weights
 from thinmaps.learn import distill
 
 folder = sys.argv[1]
@@ -41,7 +41,11 @@ except KeyboardInterrupt:
 student = network(7)
 result = distill(student, network(1), batches(6), steps=6, options=options(**chosen))
 assert result.resumed_from == 3
-torch.save(weights(student), f"{folder}/{torch.distributed.get_rank()}.pt")
+rank = torch.distributed.get_rank()
+torch.save(weights(student), f"{folder}/{rank}.pt")
+
+parted = parted_run(batches(6))
+torch.save(weights(parted), f"{folder}/parted{rank}.pt")
 """
 
 
@@ -72,6 +76,9 @@ def test_two_processes_end_alike_and_as_one_with_both_their_batches(tmp_path: Pa
     # Two halves of a mean are summed in another order: some roundings of 2^-24 per step.
     assert torch.allclose(ranks[0], weights(alone), rtol=1e-5, atol=1e-6)
     assert (weights(alone) - start).abs().max() > 1e-3
+    parted = [torch.load(tmp_path / f"parted{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert torch.equal(*parted)
+    assert torch.allclose(parted[0], weights(parted_run(both)), rtol=1e-5, atol=1e-6)
     rows = (tmp_path / "training.jsonl").read_text().splitlines()
     assert len(rows) == 6
     assert f'"loss": {result.rows[-1].loss:.4f}'[:13] in rows[-1]

@@ -307,6 +307,15 @@ def test_a_checkpoint_of_another_model_or_run_is_refused_with_what_differs(tmp_p
         distill(network(2), network(1), batches(2), steps=4, options=changed)
 
 
+def test_a_checkpoint_of_a_run_that_trains_other_parameters_is_refused(tmp_path: Path) -> None:
+    chosen = options(checkpoint=tmp_path / "a.ckpt", resume=True)
+    distill(network(2), network(1), batches(2), steps=2, options=chosen)
+    frozen = network(2)
+    frozen[0].requires_grad_(False)
+    with pytest.raises(BadModel, match="of a run that trains other parameters"):
+        distill(frozen, network(1), batches(2), steps=2, options=chosen)
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "a.ckpt"

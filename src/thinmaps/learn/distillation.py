@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument, BadShape
 from thinmaps.learn.batches import Batch
-from thinmaps.learn.losses import divergence, logit_error, map_error
+from thinmaps.learn.losses import divergence, logit_error, map_error, map_power
 from thinmaps.learn.named_maps import NamedMaps
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.training import Forward, TrainingResult, TrainingRun
@@ -106,6 +106,7 @@ class Distillation:
         self._names = losses.map_names()
         self._ours = NamedMaps(run.student, self._names.keys())
         self._theirs = NamedMaps(teacher, self._names.values())
+        run.watch(lambda: self._ours.maps.values())
         self._stack = ExitStack()
 
     def __enter__(self) -> Distillation:
@@ -144,10 +145,19 @@ class Distillation:
         return {ours: self._theirs.maps[theirs] for ours, theirs in self._names.items()}
 
     def _map_errors(self) -> list[Tensor]:
+        if not self._names:
+            return []
         made = {name: self._ours.maps[name] for name in self._names}
         wanted = self._teachers_maps()
         require_same_outputs(made, wanted)
-        return [map_error(made[name], wanted[name]) for name in self._names]
+        # Of all processes: the maps of one may be brighter than another's.
+        own = torch.stack([map_power(wanted[name]) for name in self._names])
+        powers = self._fabric.all_reduce(own, reduce_op="mean")
+        assert isinstance(powers, Tensor)
+        return [
+            map_error(made[name], wanted[name], power)
+            for name, power in zip(self._names, powers, strict=True)
+        ]
 
 
 def named_outputs(output: Any) -> dict[str, Tensor]:

@@ -39,17 +39,22 @@ def logit_error(student: Tensor, teacher: Tensor) -> Tensor:
     return functional.mse_loss(student.float(), teacher.float())
 
 
-def map_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two maps, relative to the teacher's mean square.
+def map_power(teacher: Tensor) -> Tensor:
+    """Mean square of a map, what `map_error` is relative to."""
+    return teacher.float().square().mean()
+
+
+def map_error(student: Tensor, teacher: Tensor, power: Tensor) -> Tensor:
+    """Mean squared difference of two maps, relative to the power of the teacher's.
 
     1 is what a map of zeros gets, whatever the map's scale, so maps can share one weight.
 
-    >>> float(map_error(torch.zeros(2, 3), torch.full((2, 3), 7.0)))
+    >>> teacher = torch.full((2, 3), 7.0)
+    >>> float(map_error(torch.zeros(2, 3), teacher, map_power(teacher)))
     1.0
     """
-    wanted = teacher.float()
-    power = wanted.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return functional.mse_loss(student.float(), wanted) / power
+    least = torch.finfo(torch.float32).tiny
+    return functional.mse_loss(student.float(), teacher.float()) / power.clamp_min(least)
 
 
 def symbol_bits(symbols: Iterable[Tensor]) -> Tensor:

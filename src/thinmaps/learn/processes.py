@@ -28,7 +28,8 @@ def open_fabric(options: TrainingOptions) -> Fabric:
     try:
         fabric = Fabric(
             accelerator=options.accelerator,
-            strategy="ddp" if many else "auto",
+            # What is unused differs by phase: the exact one may need fewer parameters.
+            strategy="ddp_find_unused_parameters_true" if many else "auto",
             devices=devices,
             num_nodes=int(os.environ["WORLD_SIZE"]) // devices if many else 1,
             precision=options.precision,

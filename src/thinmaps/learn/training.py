@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from thinmaps.errors import BadArgument, TrainingDiverged
+from thinmaps.errors import BadArgument, BadModel, TrainingDiverged
 from thinmaps.file.atomic import check_writable
 from thinmaps.learn.batches import Batch, EndlessBatches
 from thinmaps.learn.checkpoint import (
@@ -103,12 +103,22 @@ class TrainingRun:
         self._optimizer = options.optimizer(_groups(student, options))
         self._average = _average_of(student, options.average_decay)
         self._forward = _Forward(student)
+        if options.rate_weight:
+            self.watch(lambda: _symbols(student))
         self._module, self._stepper = self.fabric.setup(self._forward, self._optimizer)
         self._batches = EndlessBatches(
             loader, self.fabric.device, self.fabric.global_rank, self.fabric.world_size
         )
         if options.resume and self._path is not None and self._path.exists():
             self._restore(self._path)
+
+    def watch(self, tensors: Callable[[], Iterable[Tensor]]) -> None:
+        """Make known what else than the outputs of a forward pass the loss depends on.
+
+        Several processes add up the gradients of a parameter when all of them are there; which
+        ones come is told from the graph behind these tensors and the outputs.
+        """
+        self._forward.watched.append(tensors)
 
     def finish(self, objective: Objective) -> TrainingResult:
         """Do the steps that are left; the student ends with its averaged weights.
@@ -120,9 +130,10 @@ class TrainingRun:
         """
         first, meter = self.step, _Meter()
         with ExitStack() as stack:
-            progress = self.options.progress or stack.enter_context(LateBar())
-            folder = self.options.log if self.fabric.is_global_zero else None
-            log = TrainingLog(folder, first)
+            log = TrainingLog(self.options.log if self.fabric.is_global_zero else None, first)
+            progress = self.options.progress
+            if progress is None and self.fabric.is_global_zero:
+                progress = stack.enter_context(LateBar())
             stack.callback(log.close)
             for step in range(first, self.steps):
                 parts, norm, pictures = self._advance(objective)
@@ -132,7 +143,8 @@ class TrainingRun:
                     log.write(self._row(parts, norm, meter))
                 if self.step % self.options.checkpoint_every == 0 or self.step == self.steps:
                     self._save()
-                progress("training", self.step, self.steps)
+                if progress is not None:
+                    progress("training", self.step, self.steps)
         self._take_average()
         return TrainingResult(self.steps, first, tuple(log.rows))
 
@@ -155,7 +167,8 @@ class TrainingRun:
 
     def _answer(self, pictures: Tensor) -> Any:
         """The student's, in the run's precision and with gradients over all processes."""
-        return self._module(_Untouched(pictures))
+        answer, _ = self._module(_Untouched(pictures))
+        return answer
 
     def _next_batch(self) -> Batch:
         taken = self._batches.take()
@@ -245,7 +258,10 @@ class TrainingRun:
         self.student.load_state_dict(saved["student"])
         if self._average is not None:
             self._average.load_state_dict(saved["average"])
-        self._optimizer.load_state_dict(saved["optimizer"])
+        try:
+            self._optimizer.load_state_dict(saved["optimizer"])
+        except ValueError as reason:
+            raise BadModel(f"{path} is of a run that trains other parameters: {reason}") from None
         self.fabric.strategy.precision.load_state_dict(saved["precision"])
         self.step = saved["step"]
         own = saved["processes"][self.fabric.global_rank]
@@ -274,13 +290,16 @@ class _Forward(nn.Module):
         super().__init__()
         self.student = student
         self.exact = False
+        self.watched: list[Callable[[], Iterable[Tensor]]] = []
 
-    def forward(self, held: _Untouched) -> Any:
+    def forward(self, held: _Untouched) -> tuple[Any, list[Tensor]]:
+        """The student's answer, and the watched tensors."""
         pictures = held.pictures
         with ExitStack() as stack:
             if self.exact:
                 stack.enter_context(torch.autocast(pictures.device.type, enabled=False))
-            return self.student(pictures)
+            answer = self.student(pictures)
+        return answer, [tensor for tensors in self.watched for tensor in tensors()]
 
 
 class _Untouched:
