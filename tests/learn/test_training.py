@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,13 +135,15 @@ class Exacting(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
         self.asked.append((self.on, y.dtype))
+        self.seen = x
         return y
 
 
 def test_the_last_fifth_is_exact_and_in_full_precision() -> None:
-    student = Exacting()
+    student, loader = Exacting(), batches(2)
     chosen = options(precision="bf16-mixed", average_decay=0)
-    result = distill(student, network(1), batches(2), steps=10, options=chosen)
+    result = distill(student, network(1), loader, steps=10, options=chosen)
+    assert torch.equal(student.seen, loader[1])  # not rounded on their way
     assert student.asked == [(False, torch.bfloat16)] * 8 + [(True, torch.float32)] * 2
     assert [row.exact for row in result.rows] == [False] * 8 + [True] * 2
 
@@ -329,10 +332,21 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: bytes | None) -
 def test_a_foreign_file_of_torch_is_refused_and_runs_no_code(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     chosen = options(checkpoint=path, resume=True)
-    for foreign in (network(1).state_dict(), network(1)):
+    for foreign in (network(1).state_dict(), network(1), Hostile(tmp_path / "ran")):
         torch.save(foreign, path)
         with pytest.raises(BadFile, match=r"no checkpoint of thinmaps\.learn"):
             distill(network(2), network(1), batches(2), steps=2, options=chosen)
+    assert not (tmp_path / "ran").exists()
+
+
+class Hostile:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.path),))
 
 
 # What cannot be learnt from
