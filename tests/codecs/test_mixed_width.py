@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,21 @@ def test_every_implementation_agrees_at_the_limits_of_the_tables(channels, zero_
             np.testing.assert_array_equal(each.decode_unit(payload, spec, 1), expected, name)
             part = each.decode_unit(payload, spec, 1, 90, 5)
             np.testing.assert_array_equal(part, expected[:, 90:95], name)
+
+
+@pytest.mark.parametrize("channels", [8, 24, 64, 96, 192])
+def test_long_rows_whose_bytes_have_bits_of_two_chunks_are_the_same_everywhere(channels):
+    spec = MapSpec(5, 97, channels, 1.0, 128)
+    rows = np.random.default_rng(5).integers(0, 256, spec.shape, np.uint8)
+    for seed, widths in enumerate([tuple(range(9)), (0, 1), (1,), (2, 3), (7, 8), (8,)]):
+        codec = replace(drawn(channels, seed, widths), unit_rows=5)
+        payload = codec.encode_unit(rows, spec)
+        expected = codec.decode_unit(payload, spec, 5)
+        for name, each in implementations(codec).items():
+            assert each.encode_unit(rows, spec) == payload, name
+            np.testing.assert_array_equal(each.decode_unit(payload, spec, 5), expected, name)
+            part = each.decode_unit(payload, spec, 5, 3, 93)
+            np.testing.assert_array_equal(part, expected[:, 3:96], name)
 
 
 @pytest.mark.parametrize("bits", range(1, 8))

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Native twin of mixed_width.py, which specifies the payload and the arithmetic.
+// Native twin of mixed_width.py, which specifies the payload and the arithmetic: loops for rows of
+// any kind. Dense ones have vectors of their own in mixed_width_avx512.cc.
+#include "mixed_width.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -284,24 +287,28 @@ THINMAPS_AVX2 Status DecodeAvx2(const CodecSpec& spec, std::span<const uint8_t> 
                                 int32_t column, int32_t columns, const MutableRows& rows) {
   return Decode<Bmi2Bits>(spec, payload, column, columns, rows);
 }
-THINMAPS_AVX512 Status EncodeAvx512(const CodecSpec& spec, const ConstRows& rows,
-                                    std::span<uint8_t> payload, size_t* written) {
-  return Encode<Avx512Bits>(spec, rows, payload, written);
-}
-THINMAPS_AVX512 Status DecodeAvx512(const CodecSpec& spec, std::span<const uint8_t> payload,
-                                    int32_t column, int32_t columns, const MutableRows& rows) {
-  return Decode<Avx512Bits>(spec, payload, column, columns, rows);
-}
 
 #endif
 
 }  // namespace
 
+#if defined(__x86_64__)
+THINMAPS_AVX512 Status mixed_width::EncodeRunsAvx512(const CodecSpec& spec, const ConstRows& rows,
+                                                     std::span<uint8_t> payload, size_t* written) {
+  return Encode<Avx512Bits>(spec, rows, payload, written);
+}
+THINMAPS_AVX512 Status mixed_width::DecodeRunsAvx512(const CodecSpec& spec,
+                                                     std::span<const uint8_t> payload,
+                                                     int32_t column, int32_t columns,
+                                                     const MutableRows& rows) {
+  return Decode<Avx512Bits>(spec, payload, column, columns, rows);
+}
+#endif
+
 extern const CodecKernel kMixedWidth{"mixed_width", Isa::kPortable, Encode<PortableBits>,
                                      Decode<PortableBits>};
 #if defined(__x86_64__)
 extern const CodecKernel kMixedWidthAvx2{"mixed_width", Isa::kAvx2, EncodeAvx2, DecodeAvx2};
-extern const CodecKernel kMixedWidthAvx512{"mixed_width", Isa::kAvx512, EncodeAvx512, DecodeAvx512};
 #endif
 
 }  // namespace thinmaps
