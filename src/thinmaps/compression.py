@@ -140,7 +140,7 @@ def compress(
             (`rate_control.py`); at most two of the three goals. `codec` may then name one to
             choose settings of.
         codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
-            or a mapping from map names to such ids.
+            or a mapping from map names to such ids. Without, codecs that the file brings stay.
 
     Raises:
         BadModel: the network cannot be read or does not make sense.
@@ -168,7 +168,7 @@ def compress(
         preprocessing=prepared.preprocessing,
         labels=tuple(names),
         provenance=_provenance(model, settings, len(pictures) if pictures else 0),
-        notes=(*source.network.notes, *prepared.networks.notes, *_without_use(settings, plan)),
+        notes=(*source.network.notes, *prepared.networks.notes, *_notes(prepared, settings, plan)),
     )
     check_names(compressed)
     if controlled:
@@ -191,8 +191,13 @@ def _unmeasured(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-def _without_use(settings: Settings, plan: Plan) -> tuple[str, ...]:
-    """A sentence where a codec was asked for and nothing is there to be held in it."""
+def _notes(prepared: Prepared, settings: Settings, plan: Plan) -> tuple[str, ...]:
+    """Sentences on codecs that the file brings, or that were asked for and have nothing to hold."""
+    own = prepared.codecs
+    if own and plan.codecs.keys() != own.keys():
+        return (f"the codecs that the file brings on {len(own)} maps gave way to those asked for",)
+    if own:
+        return (f"{len(own)} maps are held in the codecs that the file brings",)
     if not settings.codec or plan.codecs:
         return ()
     return (f"this plan holds no map whole, so codec {settings.codec} has nothing to do",)
@@ -212,7 +217,8 @@ def _controlled(
     if goals is None:
         return None
     smallest = replace(settings, arena_bytes="smallest")
-    bare_will_do = prepared.pictures is None or settings.fits(_built(prepared, smallest, {}))
+    own = prepared.codecs
+    bare_will_do = prepared.pictures is None or settings.fits(_built(prepared, smallest, own))
     if goals.asks_only_for_arena and bare_will_do:
         return None
     found = control(
@@ -237,9 +243,9 @@ def _built(prepared: Prepared, settings: Settings, chosen: Mapping[str, Codec]) 
 
 
 def _planned(prepared: Prepared, settings: Settings) -> Plan:
-    """The plan, with the requested codecs fitted on calibration pictures."""
+    """The plan, with the requested codecs fitted on calibration pictures, or the file's own."""
     if not settings.codec:
-        return _built(prepared, settings, {})
+        return _built(prepared, settings, prepared.codecs)
     bare = None
     if isinstance(settings.codec, str):
         bare = _built(prepared, replace(settings, arena_bytes="smallest"), {})

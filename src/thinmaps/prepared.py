@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from thinmaps.calibrate.calibration import calibrate as calibrate_network
 from thinmaps.calibrate.calibration import fill_quantisation
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
+from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, BadModel
+from thinmaps.file.codec_text import from_text
 from thinmaps.graph.float_network import FloatNetwork, MapQuantisation
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise, read_model
-from thinmaps.graph.quantise import maps_to_quantise, quantise
+from thinmaps.graph.quantise import maps_to_quantise, quantise, quantised_name
 from thinmaps.measure.evaluate import labelled_pictures
 from thinmaps.plan.build import build
 from thinmaps.run.engine import Engine
@@ -66,6 +68,15 @@ class Prepared:
         pictures, classes = calibration_pictures(calibrate, labels)
         networks = quantised(source, pictures, chosen, progress)
         return cls(source, networks, chosen, pictures, classes)
+
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """The codecs that the model file itself has on its maps, by map name."""
+        network = self.source.network
+        return {
+            quantised_name(name) if name in network.inputs else name: from_text(text)
+            for name, text in network.codecs.items()
+        }
 
     def observed(
         self, names: Sequence[str], pictures: PictureSet

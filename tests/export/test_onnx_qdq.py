@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -445,7 +446,8 @@ def test_the_file_says_nothing_of_the_machine_and_is_the_same_every_time() -> No
     codec = Narrow(bits=3, step=np.full(8, 1 << 15, np.int32), zero_code=np.zeros(8, np.uint8))
     model = to_onnx(chain(3), {"conv_1:0": codec})
     assert model.producer_name == "thinmaps"
-    assert not model.metadata_props
+    assert [held.key for held in model.metadata_props] == ["thinmaps.codec/conv_1:0/bytes"]
+    assert json.loads(model.metadata_props[0].value)["codec"]["id"] == "narrow"
     parts = [model.graph, *model.graph.node, *model.graph.input, *model.graph.output]
     parts += [*model.graph.initializer, *model.functions]
     parts += [node for function in model.functions for node in function.node]

@@ -19,7 +19,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from thinmaps.errors import BadModel, BadShape
-from thinmaps.learn.prepare import prepare
+from thinmaps.learn.preparation import prepare
 from thinmaps.learn.student import Student
 
 BATCH = pictures(2, seed=7)

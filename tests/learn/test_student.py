@@ -16,8 +16,8 @@ from thinmaps.compression import compress
 from thinmaps.errors import BadArgument
 from thinmaps.graph import tail
 from thinmaps.graph.quantise import real_values
-from thinmaps.learn.capture import capture
-from thinmaps.learn.prepare import prepare
+from thinmaps.learn.captured import capture
+from thinmaps.learn.preparation import prepare
 from thinmaps.learn.student import Student
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import run_network

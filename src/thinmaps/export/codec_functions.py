@@ -3,7 +3,8 @@
 
 The function is the codec's own `standard_operators`, between two casts; exact, since nothing in
 them reaches 2**24. A lossless codec changes nothing and needs no function. One function per codec
-configuration: edges with equal arithmetic share it.
+configuration: edges with equal arithmetic share it. What the codec is stands in the metadata, by
+the name of the tensor that it holds, so that the file can be read back (`graph/onnx_codecs.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from thinmaps.codecs.base import Codec, StandardOperator
 from thinmaps.export.drawing import OPSET, Drawing
-
-DOMAIN = "thinmaps.codecs"
+from thinmaps.file.codec_text import to_text
+from thinmaps.graph.onnx_codecs import DOMAIN, METADATA
 
 
 def draw_codec(drawing: Drawing, name: str, codec: Codec) -> None:
@@ -30,6 +31,7 @@ def draw_codec(drawing: Drawing, name: str, codec: Codec) -> None:
         BadArgument: the codec is lossy and defines no standard operators.
     """
     operators = codec.standard_operators(drawing.maps[name])
+    drawing.metadata[METADATA + drawing.bytes_of(name)] = to_text(codec)
     if not operators:
         return
     function = _function(codec.id, operators)

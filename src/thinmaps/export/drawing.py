@@ -30,6 +30,7 @@ class Drawing:
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
         self.functions: dict[bytes, onnx.FunctionProto] = {}
+        self.metadata: dict[str, str] = {}
         self._names = set(reserved)
         self._bytes: dict[str, str] = {}
         self._reals: dict[str, str] = {}
@@ -141,6 +142,7 @@ class Drawing:
             producer_name="thinmaps",
             functions=functions,
         )
+        helper.set_model_props(model, self.metadata)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         del inferred.graph.value_info[:]
         onnx.checker.check_model(inferred)

@@ -193,7 +193,8 @@ class FloatNetwork:
 
     `shapes` gives `(height, width, channels)` of every map. `float_outputs` are those of `outputs`
     whose node ends in float: heads (fully connected, or a mean behind which no map follows).
-    `notes` are sentences for the user, such as a size that the reader had to choose.
+    `notes` are sentences for the user, such as a size that the reader had to choose. `codecs` are
+    configurations that the file brings, by map name (`file/codec_text.py` reads them).
     """
 
     nodes: tuple[FloatNode, ...]
@@ -205,3 +206,4 @@ class FloatNetwork:
     quantisation: Mapping[str, MapQuantisation] | None = None
     kind: Literal["float", "qdq"] = "float"
     notes: tuple[str, ...] = ()
+    codecs: Mapping[str, str] = field(default_factory=dict)

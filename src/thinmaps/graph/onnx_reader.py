@@ -2,6 +2,7 @@
 """The one door in: an ONNX file becomes a `FloatNetwork`.
 
     read_model     file -> ModelProto, or one sentence why not
+    onnx_codecs    functions that stand for codecs out, their configurations beside
     onnx_clean     batch 1, static shapes, folded constants
     onnx_qdq       quantisation nodes out, scales and integer weights beside (QDQ files)
     onnx_operators, onnx_pointwise, onnx_layout, onnx_resize
@@ -14,6 +15,7 @@ Only `graph/onnx_*.py` know ONNX; nothing behind `FloatNetwork` does.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -23,6 +25,7 @@ from google.protobuf.message import DecodeError
 from thinmaps.errors import BadArgument, BadModel
 from thinmaps.graph.float_network import FloatConv, FloatMean, FloatNetwork, FloatNode
 from thinmaps.graph.onnx_clean import clean
+from thinmaps.graph.onnx_codecs import codecs_of_maps, without_codecs
 from thinmaps.graph.onnx_draft import Draft
 from thinmaps.graph.onnx_fuse import fuse
 from thinmaps.graph.onnx_graph import parse
@@ -83,10 +86,14 @@ def normalise(
     """
     if size is not None and min(size) < 1:
         raise BadArgument(f"a size needs a height and a width of at least 1, got {size}")
-    cleaned, notes = clean(model, size)
+    bare, codecs = without_codecs(model)
+    cleaned, notes = clean(bare, size)
     graph, stored = unpack_constants(parse(cleaned))
     draft = Draft(graph, stored)
     network = _assemble(draft, notes)
+    if codecs:
+        held = {*network.inputs, *(node.output for node in network.nodes)} - {*network.outputs}
+        network = replace(network, codecs=codecs_of_maps(codecs, draft, held))
     return network, cleaned
 
 

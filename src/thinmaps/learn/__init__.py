@@ -4,6 +4,7 @@
     capture      a user's module -> the float network that the one reader takes
     prepare      the student of a module: calibrated, on the grid, codecs in place
     surrogates   what stands for a codec while a network learns
+    export       a student -> standard ONNX, codecs in it, that `thinmaps compress` takes as it is
     distill      a student learns to answer as its teacher, without labels; fit: with labels
 
 Nothing below this room imports it, and running a `.thin` file never loads torch. Names are resolved
@@ -20,12 +21,13 @@ from thinmaps.errors import MissingExtra
 
 if TYPE_CHECKING:
     from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip
-    from thinmaps.learn.capture import Captured, capture
+    from thinmaps.learn.captured import Captured, capture
     from thinmaps.learn.distillation import DistillationLosses, distill
     from thinmaps.learn.fitting import fit
+    from thinmaps.learn.onnx_file import export
     from thinmaps.learn.options import TrainingOptions
     from thinmaps.learn.picture_loader import PictureLoader
-    from thinmaps.learn.prepare import prepare
+    from thinmaps.learn.preparation import prepare
     from thinmaps.learn.student import Student
     from thinmaps.learn.training import TrainingResult
 
@@ -37,7 +39,7 @@ for _package, _module in {"torch": "torch", "lightning-fabric": "lightning_fabri
         )
 
 _HOMES = {
-    "Captured": "thinmaps.learn.capture",
+    "Captured": "thinmaps.learn.captured",
     "DistillationLosses": "thinmaps.learn.distillation",
     "InTurn": "thinmaps.learn.augmentation",
     "PictureLoader": "thinmaps.learn.picture_loader",
@@ -46,10 +48,11 @@ _HOMES = {
     "Student": "thinmaps.learn.student",
     "TrainingOptions": "thinmaps.learn.options",
     "TrainingResult": "thinmaps.learn.training",
-    "capture": "thinmaps.learn.capture",
+    "capture": "thinmaps.learn.captured",
     "distill": "thinmaps.learn.distillation",
+    "export": "thinmaps.learn.onnx_file",
     "fit": "thinmaps.learn.fitting",
-    "prepare": "thinmaps.learn.prepare",
+    "prepare": "thinmaps.learn.preparation",
 }
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "TrainingResult",
     "capture",
     "distill",
+    "export",
     "fit",
     "prepare",
 ]

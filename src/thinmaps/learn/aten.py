@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ATen operators -> ONNX nodes: one small function per operator, for `capture.py`.
+"""ATen operators -> ONNX nodes: one small function per operator, for `captured.py`.
 
 Geometry and defaults are those of the operators' own schemas; `Call` gives arguments by name. What
 ONNX has no word for in our reader raises `NoSuchForm`, which the capture turns into a sentence with

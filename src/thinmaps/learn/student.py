@@ -35,7 +35,7 @@ from thinmaps.graph.float_network import FloatConv, FloatNetwork, MapQuantisatio
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise
 from thinmaps.graph.quantise import quantise
-from thinmaps.learn.capture import Captured
+from thinmaps.learn.captured import Captured
 from thinmaps.learn.fake_quantisation import integer_layer, requantised
 from thinmaps.learn.operators import Layer, Twin, twin_of
 from thinmaps.learn.surrogates import Surrogate, surrogate_of
@@ -138,6 +138,8 @@ class Student(nn.Module):
             _module(self, name)
         for name, codec in codecs.items():
             self.check_map(name)
+            if name in self._own.network.outputs:
+                raise BadArgument(f"map {name!r} is an output, which no codec can hold")
             spec = self._own.network.maps[name]
             self._surrogates[_key(name)] = surrogate_of(codec, spec)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thinmaps.errors import BadArgument, BadModel, UnsupportedOperator
 from thinmaps.graph.float_network import FloatConv
 from thinmaps.graph.onnx_reader import read
-from thinmaps.learn.capture import capture
+from thinmaps.learn.captured import capture
 
 
 def outputs(model: nn.Module, picture: Tensor) -> list[np.ndarray]:

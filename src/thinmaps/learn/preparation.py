@@ -29,7 +29,7 @@ from thinmaps.graph.onnx_reader import normalise
 from thinmaps.graph.operators import Conv, ConvTranspose
 from thinmaps.graph.quantise import quantised_name, real_values
 from thinmaps.graph.scales import scale_maps
-from thinmaps.learn.capture import Captured, capture
+from thinmaps.learn.captured import Captured, capture
 from thinmaps.learn.student import Calibrated, Student
 from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
