@@ -49,6 +49,18 @@ def test_damage_is_named(payload, message):
             implementation.decode_unit(payload, SPEC, 2)
 
 
+def test_a_damaged_patch_is_refused_whatever_follows():
+    spec = MapSpec(1, 200 * 64, 16)
+    # One value of two bits with a spare bit set behind it, then patches of nothing but zeros:
+    # a decoder that noticed, but went on elsewhere, would find every one of them good.
+    sparse = bytes([9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
+    for zeros in range(1180, 1240):
+        payload = sparse + b"\x07" + bytes(zeros + 8 * 199)
+        for each in implementations(BlockWidth()).values():
+            with pytest.raises(CorruptPayload):
+                each.decode_unit(payload, spec, 1)
+
+
 def test_a_symbol_that_steps_do_not_reach_is_refused():
     codec = BlockWidth(steps=Steps(np.array([2 * 128], np.int32)))
     spec = MapSpec(1, 1, 1)

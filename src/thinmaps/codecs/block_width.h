@@ -107,7 +107,7 @@ bool Get(std::span<const uint8_t>* left, size_t channels, size_t count, Patch* p
     std::copy(left->begin(), left->end(), beside);
     taken = Ops::GetPatch(beside, channels, count, patch);
   }
-  if (taken > left->size()) return false;
+  if (taken > std::min(left->size(), kMostPatchBytes)) return false;
   *left = left->subspan(taken);
   return true;
 }

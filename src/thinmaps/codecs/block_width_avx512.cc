@@ -264,8 +264,13 @@ struct Avx512 {
     }
     Transpose(x);
     const __m128i codes = _mm_load_si128(reinterpret_cast<const __m128i*>(patch.code));
-    const Forms forms = FormsOf(WidthsOf(x), CountsOf(x), to.positions);
+    const __m128i counts = CountsOf(x);
+    const Forms forms = FormsOf(WidthsOf(x), counts, to.positions);
     uint64_t wrong = _mm_movemask_epi8(_mm_cmpeq_epi8(codes, forms.codes)) != 0xFFFF;
+    // Where a sparse block has fewer than were stored, a zero was.
+    const __m128i stored = _mm_load_si128(reinterpret_cast<const __m128i*>(patch.stored));
+    const auto told = static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(counts, stored)));
+    wrong |= forms.sparse & ~told;
     if (!steps.none) {
       const StepLanes lanes = LanesOf(steps, PatchChannels{to.channel});
       for (__m512i& symbols : x) {
@@ -332,16 +337,14 @@ struct Avx512 {
     uint64_t wrong = channels < kPatchChannels ? nibbles >> 4 * channels : 0;
     for (size_t c = 0; c < channels; ++c) {
       const auto fields = static_cast<size_t>(std::popcount(present[c]));
-      const size_t bytes = PackedBytes(fields, patch->width[c]);
-      const __m512i packed = _mm512_maskz_loadu_epi8(_bzhi_u64(~uint64_t{0}, bytes), next);
-      next += bytes;
-      const __m512i kept = UnpackAvx512(packed, patch->width[c]);
+      const size_t bits = fields * patch->width[c];
+      // Whole: what is behind the last field goes nowhere.
+      const __m512i kept = UnpackAvx512(_mm512_loadu_si512(next), patch->width[c]);
       _mm512_store_si512(patch->symbols[c], _mm512_maskz_expand_epi8(present[c], kept));
-      // A set spare bit shows behind the last field, a stored zero of a sparse block before it.
-      const uint64_t set = _mm512_test_epi8_mask(kept, kept);
-      const uint64_t used = _bzhi_u64(~uint64_t{0}, fields);
-      wrong |= (set & ~used) | (~set & used & -(sparse >> c & uint64_t{1}));
+      patch->stored[c] = static_cast<uint8_t>(fields);
+      wrong |= bits % 8 != 0 ? next[bits / 8] >> bits % 8 : 0;
       wrong |= present[c] & ~LowBits(count);
+      next += (bits + 7) / 8;
     }
     return wrong == 0 ? static_cast<size_t>(next - in) : kMostPatchBytes + 1;
   }
