@@ -200,12 +200,21 @@ def test_large_gradients_are_clipped() -> None:
 # Codecs
 
 
+class Part(nn.Module):
+    """A layer of a codec, whose bits the codec has counted."""
+
+    def dead_bits(self) -> int:
+        raise AssertionError
+
+
 class Scaling(Surrogate):
     """A step that is learnt; hands out symbols and counts dead bits."""
 
     def __init__(self) -> None:
         super().__init__(MapSpec(8, 8, 3, 0.1, 128))
         self.scale = nn.Parameter(torch.tensor(0.25))
+        self.forgotten = 0
+        self.part = Part()
 
     def codec(self) -> Any:
         raise AssertionError
@@ -218,8 +227,11 @@ class Scaling(Surrogate):
     def symbols(self) -> Tensor:
         return self._symbols
 
-    def dead_bits(self) -> int:
-        return 3
+    def dead_bits(self) -> list[int]:
+        return [1, 1 + self.forgotten]
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 def test_a_rate_term_makes_symbols_smaller_and_dead_bits_are_logged() -> None:
@@ -229,7 +241,7 @@ def test_a_rate_term_makes_symbols_smaller_and_dead_bits_are_logged() -> None:
         chosen = options(rate_weight=weight, codec_rate=3e-2, average_decay=0)
         rows = distill(student, network(2), batches(2), steps=30, options=chosen).rows
         bits[weight] = float(torch.log2(1 + student[0].symbols().detach().abs()).mean())
-        assert rows[-1].dead_bits == 3
+        assert [row.dead_bits for row in rows[:3]] == [2, 3, 4]
         assert ("rate" in rows[0].parts) == (weight > 0)
     assert bits[1.0] < 0.7 * bits[0.0]
 
@@ -439,6 +451,14 @@ def test_a_map_that_is_not_there_is_refused_with_near_names() -> None:
     losses, two = DistillationLosses(maps=["inner.11"]), (Named(2, dict), Named(1, dict))
     with pytest.raises(BadArgument, match=r"Named has no submodule 'inner\.11'; near: inner\.1"):
         distill(*two, batches(1), steps=1, losses=losses, options=options())
+
+
+def test_a_module_that_runs_twice_has_no_one_map_to_learn_from() -> None:
+    act = nn.ReLU()
+    twice = nn.Sequential(network(1)[0], act, act, *list(network(1))[4:])
+    losses = DistillationLosses(maps={"1": "1"})
+    with pytest.raises(BadArgument, match="one maker, '1' runs more than once"):
+        distill(network(2), twice, batches(1), steps=1, losses=losses, options=options())
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,12 @@ class Distillation:
 
     def parts(self, forward: Forward, batch: Batch, share: float) -> dict[str, Tensor]:
         """Divergence, logits and maps, each with its weight."""
+        self._ours.clear()
+        self._theirs.clear()
         with torch.no_grad(), self._fabric.autocast():
             wanted = named_outputs(self._teacher(batch.pictures))
-        layerwise = share < self._losses.layerwise_until
-        self._ours.replaced = self._teachers_maps() if layerwise else {}
+        if share < self._losses.layerwise_until:
+            self._ours.replaced.update(self._teachers_maps())
         made = named_outputs(forward(batch.pictures))
         require_same_outputs(made, wanted)
         pairs = [(made[name], wanted[name]) for name in wanted]

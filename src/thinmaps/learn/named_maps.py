@@ -17,7 +17,7 @@ class NamedMaps:
     """Hooks on submodules of `module`, from `with` to its end.
 
     Attributes:
-        maps: what each named submodule put out last.
+        maps: what each named submodule put out since `clear`.
         replaced: a map that stands here is what the readers of that submodule get instead.
 
     Raises:
@@ -45,12 +45,22 @@ class NamedMaps:
             handle.remove()
         self._handles.clear()
 
+    def clear(self) -> None:
+        """Before each forward pass."""
+        self.maps.clear()
+        self.replaced.clear()
+
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
             if not isinstance(output, Tensor):
                 raise BadArgument(
                     f"a map to learn from is one tensor, {name!r} puts out "
                     f"{type(output).__name__}; name another submodule"
+                )
+            if name in self.maps:
+                raise BadArgument(
+                    f"a map to learn from has one maker, {name!r} runs more than once in a forward "
+                    "pass; name another submodule"
                 )
             self.maps[name] = output
             return self.replaced.get(name)

@@ -363,9 +363,10 @@ def _average_of(student: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def _dead_bits(student: nn.Module) -> int | None:
-    """Summed over the submodules that count theirs; None where none does."""
+    """Summed over the submodules that count theirs since the last time; None where none does."""
     counts = _asked(student, "dead_bits")
-    return sum(int(count) for count in counts) if counts else None
+    _asked(student, "forget")
+    return sum(int(torch.as_tensor(count).sum()) for count in counts) if counts else None
 
 
 def _symbols(student: nn.Module) -> list[Tensor]:
@@ -383,6 +384,8 @@ def _symbols(student: nn.Module) -> list[Tensor]:
 
 
 def _asked(student: nn.Module, question: str) -> list[Any]:
-    """The answers of all submodules that have a method of that name."""
-    methods = [getattr(module, question, None) for module in student.modules()]
-    return [method() for method in methods if callable(method)]
+    """The answers of submodules that have a method of that name, but of no part of such a one."""
+    method = getattr(student, question, None)
+    if callable(method):
+        return [method()]
+    return [answer for child in student.children() for answer in _asked(child, question)]

@@ -27,7 +27,7 @@ class TrainingRow:
         network_rate: learning rate of the network's weights.
         codec_rate: that of codec parameters.
         gradient_norm: before it was clipped.
-        dead_bits: stored bits that carry nothing, summed over the surrogates that count them.
+        dead_bits: bits that never changed since the last row, of the surrogates that count them.
         exact: whether the student computed the integers of inference.
         pictures_per_second: since the last row, over all processes.
     """
