@@ -8,6 +8,7 @@
     where       where it is printed
     ours        ours, as measured last
     tolerance   how far a new run may be from it
+    option      the option of run.py that measures it; left out where every run does
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from thinmaps.calibrate.picture_set import network_values
+from thinmaps.measure.accuracy import classification, judge_class
+from thinmaps.measure.evaluate import labelled_pictures
 from thinmaps.types import Preprocessing
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -32,6 +39,52 @@ NETWORKS: Mapping[str, tuple[Preprocessing, str]] = {
     "mobilenet_v2": (HALF, IMAGENET),
     "cifar10_resnet20_jpeg": (Preprocessing(), "images/cifar10/cifar10_jpeg_train.npz"),
 }
+# Network -> pictures and labels to report on, which nothing is fitted or chosen on.
+IMAGENET_EVALUATION = ("images/imagenet-sample", "images/imagenet-sample/eval_val.csv")
+EVALUATION: Mapping[str, tuple[str, str | None]] = {
+    "squeezenet1_1": IMAGENET_EVALUATION,
+    "mobilenet_v2": IMAGENET_EVALUATION,
+    "cifar10_resnet20_jpeg": ("images/cifar10/cifar10_jpeg_test.npz", None),
+}
+
+Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture at the network's size, its class, and what the float network says of it."""
+
+    picture: NDArray[np.uint8]
+    label: int
+    scores: NDArray[np.float32]
+
+
+def cases(
+    assets: Path, network: str, size: tuple[int, int], at_most: int, exact: Scores
+) -> list[Case]:
+    """Evaluation pictures, evenly spread."""
+    folder, labels = EVALUATION[network]
+    found, classes = labelled_pictures(assets / folder, labels and assets / labels)
+    assert classes is not None
+    chosen, preprocessing = found.at_most(at_most), NETWORKS[network][0]
+    cases = []
+    for index, (name, picture) in zip(chosen.indices, chosen.read(), strict=True):
+        fitted = network_values(name, picture, (*size, 3), preprocessing)
+        cases.append(Case(fitted, classes[index], exact(fitted)))
+    return cases
+
+
+def judged(cases: Sequence[Case], answers: Sequence[NDArray[np.float32]]) -> dict[str, float]:
+    """Top-1 and agreement with the float network, in percent."""
+    found = classification(
+        [
+            judge_class(ours, case.scores, case.label)
+            for case, ours in zip(cases, answers, strict=True)
+        ]
+    )
+    assert found.top1 is not None
+    assert found.agreement is not None
+    return {"top-1 %": found.top1, "agreement %": found.agreement}
 
 
 @dataclass(frozen=True)
@@ -43,14 +96,20 @@ class Figure:
     tolerance: float
     published: float | None = None
     where: str = ""
+    option: str = ""
 
 
 def assets_from_arguments(document: str) -> Path:
     """The folder of networks and pictures, from the command line."""
+    folder: Path = arguments_of(document).parse_args().assets
+    return folder
+
+
+def arguments_of(document: str) -> argparse.ArgumentParser:
+    """What every run.py takes."""
     arguments = argparse.ArgumentParser(description=document.splitlines()[0])
     arguments.add_argument("--assets", type=Path, default=ASSETS)
-    folder: Path = arguments.parse_args().assets
-    return folder
+    return arguments
 
 
 def expected(folder: Path) -> list[Figure]:
@@ -59,9 +118,12 @@ def expected(folder: Path) -> list[Figure]:
         return [Figure(**each) for each in tomllib.load(stream)["figure"]]
 
 
-def compare(folder: Path, measured: Mapping[str, float]) -> int:
-    """Print every figure beside what was measured now; 1 where one has moved or is missing."""
-    figures = expected(folder)
+def compare(folder: Path, measured: Mapping[str, float], options: Collection[str] = ()) -> int:
+    """Print every figure beside what was measured now; 1 where one has moved or is missing.
+
+    Figures of an option are left out unless it is among `options`.
+    """
+    figures = [each for each in expected(folder) if not each.option or each.option in options]
     moved = 0
     print(f"{'':58} {'published':>9} {'ours':>7} {'now':>7}")
     for figure in figures:

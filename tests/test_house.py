@@ -216,7 +216,7 @@ def test_links_lead_to_files_that_exist() -> None:
 
 def test_every_claim_names_a_file_and_a_test_that_exist() -> None:
     claims = (CHECKOUT / "docs" / "claims.md").read_text()
-    rows = re.findall(r"\| `([\w/.]+)` \| `([\w/.]+)::(\w+)` \|$", claims, re.MULTILINE)
+    rows = re.findall(r"\| `([\w/.-]+)` \| `([\w/.]+)::(\w+)` \|$", claims, re.MULTILINE)
     assert len(rows) == len(re.findall(r"^\| (?!claim|---)", claims, re.MULTILINE))
     for source, tests, name in rows:
         assert (CHECKOUT / source).is_file(), source

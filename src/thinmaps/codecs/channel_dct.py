@@ -2,8 +2,8 @@
 """Channel DCT codec: frequencies along the channels, rounded, zeros as bits. Lossy, variable rate.
 
 Source
-    Shi et al., "Memory-Efficient CNN Accelerator Based on Interlayer Feature Map Compression", as
-    DCT-CM, 2021, arXiv:2106.12850: channels rearranged into groups, a one-dimensional DCT along a
+    Shi et al., "Transform-Based Feature Map Compression for CNN Inference" (DCT-CM), ISCAS 2021,
+    arXiv:2106.12850: channels rearranged into groups, a one-dimensional DCT along a
     group, a mask of frequencies that are dropped, a bitmap of zeros. Its group length, masks and
     quantiser are not public. Ours: all of these; integers throughout (transform.py); the mask by
     what the output feels; and an order of the channels in which neighbours resemble each other.
