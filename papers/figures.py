@@ -105,10 +105,12 @@ def assets_from_arguments(document: str) -> Path:
     return folder
 
 
-def arguments_of(document: str) -> argparse.ArgumentParser:
-    """What every run.py takes."""
+def arguments_of(document: str, *, networks: bool = False) -> argparse.ArgumentParser:
+    """What every run.py takes, and which networks it is to measure."""
     arguments = argparse.ArgumentParser(description=document.splitlines()[0])
     arguments.add_argument("--assets", type=Path, default=ASSETS)
+    if networks:
+        arguments.add_argument("networks", nargs="*", metavar="network", default=[*NETWORKS])
     return arguments
 
 
@@ -118,12 +120,28 @@ def expected(folder: Path) -> list[Figure]:
         return [Figure(**each) for each in tomllib.load(stream)["figure"]]
 
 
-def compare(folder: Path, measured: Mapping[str, float], options: Collection[str] = ()) -> int:
+def of_run(
+    figures: Sequence[Figure], networks: Collection[str], options: Collection[str] = ()
+) -> list[Figure]:
+    """Those that a run of these networks with these options measures.
+
+    A figure without an option begins with the name of its network.
+    """
+    return [
+        each
+        for each in figures
+        if each.option in options or (not each.option and each.what.split(":")[0] in networks)
+    ]
+
+
+def compare(
+    folder: Path, measured: Mapping[str, float], figures: Sequence[Figure] | None = None
+) -> int:
     """Print every figure beside what was measured now; 1 where one has moved or is missing.
 
-    Figures of an option are left out unless it is among `options`.
+    `figures` are those that were to be measured, all of the folder's unless said otherwise.
     """
-    figures = [each for each in expected(folder) if not each.option or each.option in options]
+    figures = expected(folder) if figures is None else figures
     moved = 0
     print(f"{'':58} {'published':>9} {'ours':>7} {'now':>7}")
     for figure in figures:

@@ -32,7 +32,7 @@ from coded_graph import (
     rectified,
     stored,
 )
-from figures import NETWORKS, Case, assets_from_arguments, cases, compare, judged
+from figures import NETWORKS, Case, arguments_of, cases, compare, expected, judged, of_run
 from numpy.typing import NDArray
 
 from thinmaps import codecs
@@ -55,8 +55,8 @@ BATCHES = {"cifar10_resnet20_jpeg": 250}
 BATCH_AT_1000_CLASSES = 25
 CALIBRATION_PICTURES = 64
 CODED_PICTURES = 8  # of the calibration pictures, for the tables
-THEIR_LEVELS = (512, 256, 128, 64, 32)
-OUR_LEVELS = (256, 128, 64, 32)  # codes are bytes
+THEIR_LEVELS = (512, 256, 128, 64)
+OUR_LEVELS = (256, 128, 64)  # codes are bytes
 SMALLEST_PROBABILITY = 1  # a symbol that calibration did not show counts as seen once
 DIRECTION_BYTES = 4  # as the program has them
 
@@ -293,11 +293,12 @@ def _said(figures: Mapping[str, float]) -> str:
 
 def main() -> int:
     """Measure every network, compare with what is expected."""
-    assets = assets_from_arguments(__doc__ or "")
+    options = arguments_of(__doc__ or "", networks=True).parse_args()
     found: dict[str, float] = {}
-    for name in NETWORKS:
-        found |= measured(Subject.open(assets, name))
-    return compare(Path(__file__).parent, found)
+    for name in options.networks:
+        found |= measured(Subject.open(options.assets, name))
+    folder = Path(__file__).parent
+    return compare(folder, found, of_run(expected(folder), options.networks))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from figures import NETWORKS, Case, arguments_of, cases, compare, judged
+from figures import NETWORKS, Case, arguments_of, cases, compare, expected, judged, of_run
 from numpy.typing import NDArray
 
 from thinmaps import codecs
@@ -201,15 +201,17 @@ def trained(assets: Path) -> dict[str, float]:
 
 def main() -> int:
     """Measure every network, compare with what is expected."""
-    arguments = arguments_of(__doc__ or "")
+    arguments = arguments_of(__doc__ or "", networks=True)
     arguments.add_argument("--train", action="store_true", help="train masks too; needs PyTorch")
     options = arguments.parse_args()
     found: dict[str, float] = {}
-    for name in NETWORKS:
+    for name in options.networks:
         found |= measured(name, *opened(options.assets, name))
     if options.train:
         found |= trained(options.assets)
-    return compare(Path(__file__).parent, found, ["train"] if options.train else [])
+    folder = Path(__file__).parent
+    asked = ["train"] if options.train else []
+    return compare(folder, found, of_run(expected(folder), options.networks, asked))
 
 
 if __name__ == "__main__":
