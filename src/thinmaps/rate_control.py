@@ -37,8 +37,9 @@ from thinmaps.plan.plan import Plan
 from thinmaps.prepared import Prepared, Progress
 
 UNIT_ROWS = 64  # of a coding unit layer by layer, so that a variable rate's overhead is small
-# Samples of a map: enough rows for stable tables, few enough to encode them in every setting.
-SAMPLE_PICTURES = 16
+# Samples of a map: enough pictures for stable tables, of which half are fitted on, and few enough
+# bytes to encode them in every setting.
+SAMPLE_PICTURES = 64
 SAMPLE_BYTES = 1 << 23
 SENSITIVITY_PICTURES = 32
 # Of the predicted error: at most so much has the next try where held-out pictures refuse one.
