@@ -102,7 +102,7 @@ def test_a_float_state_of_another_module_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("is_training", [False, True])
 def test_a_compiled_student_answers_alike(is_training: bool) -> None:
-    student = student_of("resnet").train(is_training)
+    student = trained().train(is_training)
     compiled = torch.compile(student, backend="aot_eager", fullgraph=True)
     made = compiled(BATCH)
     assert torch.equal(made, student(BATCH))
@@ -111,8 +111,13 @@ def test_a_compiled_student_answers_alike(is_training: bool) -> None:
         assert student.conv1.weight.grad.abs().sum() > 0
 
 
-def test_an_exported_program_answers_alike() -> None:
+@pytest.mark.parametrize("codecs", [None, "klt", "narrow:3"])
+def test_an_exported_program_answers_alike(codecs: str | None) -> None:
     student = student_of("mobilenet").eval()
+    if codecs:
+        student = prepare(
+            small("mobilenet"), pictures(1), calibrate=pictures(8), codecs=codecs
+        ).eval()
     program = torch.export.export(student, (BATCH,))
     assert torch.equal(program.module()(BATCH), student(BATCH))
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from thinmaps.codecs import Codec
 from thinmaps.codecs.native import fastest
 from thinmaps.errors import BadArgument
+from thinmaps.learn.standard_operators import Restored
 from thinmaps.types import MapSpec
 
 
@@ -60,19 +61,31 @@ class Surrogate(nn.Module):
         """`restored(values)` while training; else, exactly, what the codec restores."""
         if self.training:
             return self.restored(values)
-        return bytes_to_values(self.restored_bytes(values_to_bytes(values, self.spec)), self.spec)
+        restored: Tensor = self.restored_bytes(values_to_bytes(values, self.spec))
+        return bytes_to_values(restored, self.spec)
 
     def restored_bytes(self, codes: Tensor) -> Tensor:
         """Bytes of a map, uint8 `n c h w`, encoded and decoded by the codec."""
-        return through_reference(self.codec(), self.spec, codes)
+        restored: Tensor = through_reference(self.codec(), self.spec, codes)
+        return restored
 
 
 class StraightThrough(Surrogate):
-    """Any codec: its reference forwards, the identity backwards. Nothing to learn."""
+    """Any codec: its reference forwards, the identity backwards. Nothing to learn.
+
+    A codec that defines standard operators is computed by these, in torch; any other leaves torch
+    for its reference or native twin, picture by picture.
+    """
 
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
         super().__init__(spec)
         self._codec = codec
+        self._sizes = nn.ModuleDict()
+        self._is_standard = not codec.lossless
+        try:
+            self._add_size(spec.height, spec.width)
+        except BadArgument:
+            self._is_standard = False
 
     def codec(self) -> Codec:
         """The codec as given."""
@@ -86,6 +99,23 @@ class StraightThrough(Surrogate):
             codes = self.restored_bytes(values_to_bytes(values, self.spec))
             change = bytes_to_values(codes, self.spec) - values
         return values + change
+
+    def restored_bytes(self, codes: Tensor) -> Tensor:
+        """Bytes of a map, uint8 `n c h w`, encoded and decoded by the codec."""
+        if not self._is_standard:
+            return super().restored_bytes(codes)
+        key = f"{codes.shape[2]}x{codes.shape[3]}"
+        if key not in self._sizes:
+            self._add_size(int(codes.shape[2]), int(codes.shape[3]))
+        made: Tensor = self._sizes[key](codes.float())
+        return made.to(torch.uint8)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _add_size(self, height: int, width: int) -> None:
+        sized = replace(self.spec, height=height, width=width)
+        made = Restored(self._codec, sized)
+        like = next(self.buffers(), None)
+        self._sizes[f"{height}x{width}"] = made if like is None else made.to(like.device)
 
 
 def values_to_bytes(values: Tensor, spec: MapSpec) -> Tensor:
@@ -103,6 +133,7 @@ def bytes_to_values(codes: Tensor, spec: MapSpec) -> Tensor:
     return (codes.to(torch.float32) - spec.zero_point) * spec.scale
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def through_reference(codec: Codec, spec: MapSpec, codes: Tensor) -> Tensor:
     """Each map of a batch, uint8 `n c h w`, encoded and decoded, by the native twin where one is.
 
