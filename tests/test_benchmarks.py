@@ -147,3 +147,15 @@ def test_the_kernel_benchmark_verifies_both_sides_and_names_the_peers_kernel() -
     assert "avx2" in convolved["peer"]
     assert 0 < convolved["ratio"]["low"] <= convolved["ratio"]["median"]
     assert 0 < convolved["ceiling_share"] < 1
+
+
+@pytest.mark.skipif(not {"avx2", "avx512"} & ISAS, reason="ceiling.cc counts bits on x86")
+@pytest.mark.slow
+def test_the_benchmark_of_layers_of_bits_verifies_and_compares_them() -> None:
+    done = speed("--rounds", "2", "--json", script="gf2.py")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {each["inputs"] for each in document["layers"]} == {144, 512, 1024}
+    assert all(0 < each["whole"]["median"] < 1.2 for each in document["layers"])
+    assert len(document["presets"]) == 5
+    assert all(each["both"]["median"] > 0 for each in document["presets"])

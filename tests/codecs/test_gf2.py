@@ -232,9 +232,9 @@ def bits_to(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> BitL
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"project": ()}, "1 to 4 layers in project, got 0"),
-        ({"project": (bits_to(8, 8),) * 5}, "1 to 4 layers in project, got 5"),
-        ({"restore": (bits_to(8, 8),) * 5}, "0 to 4 layers in restore, got 5"),
+        ({"project": ()}, "1 to 3 layers in project, got 0"),
+        ({"project": (bits_to(8, 8),) * 5}, "1 to 3 layers in project, got 5"),
+        ({"restore": (bits_to(8, 8),) * 5}, "0 to 3 layers in restore, got 5"),
         ({"planes": 0}, r"planes to be an integer in 1\.\.9"),
         ({"planes": 3}, "8 bits are not 3 planes of any number of channels"),
         ({"groups": 2}, r"has 2 groups of channels and a layer of \[1\] groups"),

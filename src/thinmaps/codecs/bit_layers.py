@@ -61,7 +61,8 @@ class Slice(NamedTuple):
 class Slices(NamedTuple):
     """A layer's weights as bits: sums are `factor * popcount(x & mask)`, and `every * popcount(x)`.
 
-    Binary and 0/1 weights are one mask, ternary ones two, others as many as they have bits.
+    Binary and 0/1 weights are one mask, ternary ones two, others as many as they have bits. Factors
+    are powers of two, none larger than the one before it, and only the first may be negative.
     """
 
     every: int
@@ -226,10 +227,11 @@ class BitLayer:
         if low >= -1 and high <= 1:
             if 0 not in found:
                 return Slices(-1, (Slice(2, w == 1),))
-            return Slices(0, (Slice(1, w == 1), Slice(-1, w == -1)))
+            return Slices(0, (Slice(-1, w == -1), Slice(1, w == 1)))
         width = 1 + max(max(high, 0).bit_length(), (~min(low, 0)).bit_length())
-        factors = [1 << b if b < width - 1 else -(1 << b) for b in range(width)]
-        return Slices(0, tuple(Slice(f, (w >> b & 1).astype(bool)) for b, f in enumerate(factors)))
+        signed = Slice(-(1 << width - 1), w < 0)
+        bits = (Slice(1 << b, (w >> b & 1).astype(bool)) for b in range(width - 2, -1, -1))
+        return Slices(0, (signed, *bits))
 
     def native_integers(self) -> Int32Array:
         """Group inputs, group outputs, kernel, factor of every bit, slices, their 8 factors, and

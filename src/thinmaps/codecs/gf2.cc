@@ -2,12 +2,11 @@
 // Native twin of gf2.py, which specifies the payload; gf2_layers.h and gf2_planes.h have the
 // arithmetic.
 //
-// Pixels are asked for, up to eight of a row at a time, and a layer asks the one before it for what
-// its windows see. So nothing is held but a batch per layer, and a pixel that several windows of
-// 3 x 3 see is made for each of them.
+// Pixels are asked for, up to sixteen of a row at a time, and a layer asks the one before it for
+// what its windows see. So nothing is held but a batch per layer, and a pixel that several windows
+// of 3 x 3 see is made for each of them.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 #include "bit_stream.h"
 #include "codec.h"
@@ -62,7 +61,8 @@ class Code {
     if (integers.size() < 4 || rows < 1 || spec.width < 1) return false;
     const auto head = integers.first(4);
     if (head[0] < 1 || head[0] > 9 || head[1] < 1 || spec.channels % head[1] != 0) return false;
-    if (head[2] < 1 || head[2] > 4 || head[3] < 0 || head[3] > 4) return false;
+    constexpr auto kMost = static_cast<int32_t>(kMostLayers);
+    if (head[2] < 1 || head[2] > kMost || head[3] < 0 || head[3] > kMost) return false;
     planes = {static_cast<size_t>(head[0]), static_cast<size_t>(head[1]),
               static_cast<size_t>(spec.channels / head[1]), static_cast<uint8_t>(spec.zero_point)};
     project.count = static_cast<size_t>(head[2]);
@@ -108,10 +108,10 @@ class Code {
                    .taps = static_cast<size_t>(head[2] * head[2]),
                    .every = head[3],
                    .slices = static_cast<size_t>(head[4])};
-    for (size_t s = 0; s < kMostSlices; ++s) {
-      layer->factors[s] = head[5 + s];
-      if (s < layer->slices && (head[5 + s] == 0 || std::abs(head[5 + s]) > 128)) return false;
+    for (size_t s = 0; s < layer->slices; ++s) {
+      layer->factors[s] = std::clamp(head[5 + s], -128, 129);
     }
+    if (!layer->FactorsFall()) return false;
     const size_t most = std::max(layer->words(), layer->output_words());
     if (planes.groups > kMostWords || most > kMostWords / planes.groups) return false;
     *integers = integers->subspan(kHead);

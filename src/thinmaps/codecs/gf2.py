@@ -45,7 +45,7 @@ from thinmaps.codecs.bit_planes import MOST_PLANES, bytes_of, check_planes, plan
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
 from thinmaps.types import MapSpec
 
-MOST_LAYERS = 4  # on either side; bounds the native twin's stack
+MOST_LAYERS = 3  # on either side; bounds the native twin's stack
 
 
 class Preset(NamedTuple):

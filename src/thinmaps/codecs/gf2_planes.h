@@ -82,24 +82,42 @@ struct PortablePlanes {
 // 64 channels at a time: a plane is a mask.
 struct Avx512Planes {
   THINMAPS_GF2_AVX512 static void Encode(const Planes& of, const uint8_t* pixel, uint32_t* words) {
-    if (of.channels % 8 != 0) return PortablePlanes::Encode(of, pixel, words);
-    const __m512i zero_point = _mm512_set1_epi8(static_cast<char>(of.zero_point));
-    const __m512i largest = _mm512_set1_epi8(static_cast<char>(of.largest()));
     for (size_t group = 0; group < of.groups; ++group, pixel += of.channels) {
-      words[of.words() - 1] = 0;
-      auto* plane = static_cast<uint8_t*>(static_cast<void*>(words));
-      for (size_t b = 0; b < of.planes; ++b, plane += of.channels / 8) {
+      auto* at = static_cast<uint8_t*>(static_cast<void*>(words));
+      const __m512i first = Distance(of, pixel, 0);
+      uint64_t pending = 0;
+      size_t filled = 0;  // < 64
+      for (size_t b = 0; b < of.planes; ++b) {
         const __m512i bit = _mm512_set1_epi8(static_cast<char>(b == kIdle ? 0 : 1 << b));
         for (size_t c = 0; c < of.channels; c += 64) {
-          const __mmask64 used =
-              _bzhi_u64(~uint64_t{0}, static_cast<uint32_t>(std::min<size_t>(64, of.channels - c)));
-          const __m512i bytes = _mm512_min_epu8(_mm512_maskz_loadu_epi8(used, pixel + c), largest);
-          const __m512i distance = _mm512_xor_si512(bytes, zero_point);
-          Store64(_mm512_mask_test_epi8_mask(used, distance, bit), plane + c / 8);
+          const __m512i distance = c == 0 ? first : Distance(of, pixel, c);
+          const uint64_t set = _mm512_test_epi8_mask(distance, bit);
+          const size_t count = std::min<size_t>(64, of.channels - c);
+          pending |= set << filled;
+          if (filled + count < 64) {
+            filled += count;
+            continue;
+          }
+          Store64(pending, at);
+          at += 8;
+          const size_t taken = 64 - filled;
+          pending = taken < 64 ? set >> taken : 0;
+          filled = count - taken;
         }
       }
+      Store64(pending, at);
       words += of.words();
     }
+  }
+
+  // 64 channels from `c` on as they differ from the zero point; 0 behind the last.
+  THINMAPS_GF2_AVX512 static __m512i Distance(const Planes& of, const uint8_t* pixel, size_t c) {
+    const auto count = static_cast<uint32_t>(std::min<size_t>(64, of.channels - c));
+    const __mmask64 used = _bzhi_u64(~uint64_t{0}, count);
+    const __m512i bytes = _mm512_min_epu8(_mm512_maskz_loadu_epi8(used, pixel + c),
+                                          _mm512_set1_epi8(static_cast<char>(of.largest())));
+    const __m512i zero_point = _mm512_maskz_set1_epi8(used, static_cast<char>(of.zero_point));
+    return _mm512_xor_si512(bytes, zero_point);
   }
 
   THINMAPS_GF2_AVX512 static void Decode(const Planes& of, const uint32_t* words, uint8_t* pixel) {
