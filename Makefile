@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs papers bench-kernels bench-gf2 bench-fused docs size demo examples sanitize clean
+	bench-codecs papers bench-kernels bench-bits bench-fused docs size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -112,7 +112,7 @@ bench-memory: setup ## the memory table of the README
 bench-kernels: setup ## convolutions beside oneDNN (PyTorch), codecs beside memcpy
 	$(PYTHON) benchmarks/kernels.py $(OPTIONS)
 
-bench-gf2: setup ## layers of bits beside what counting bits allows, presets beside convolutions
+bench-bits: setup ## layers of bits beside what counting bits allows, presets beside convolutions
 	$(PYTHON) benchmarks/gf2.py $(OPTIONS)
 
 bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markdown as in docs/codecs.md
