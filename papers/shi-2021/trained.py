@@ -15,8 +15,8 @@ Weights stay in float. Bytes are those that `channel_dct` has for whole maps as 
 for every frequency that stays a bit and a byte where it is not zero, or all bytes where that is
 shorter (`tests/test_papers.py` holds one to the other).
 
-Cost: about four forward passes of the network per picture and epoch; 7 minutes of one core of a Zen 4
-per setting.
+Cost: about four forward passes of the network per picture and epoch; 7 minutes of one core of a
+Zen 4 per setting.
 """
 
 from __future__ import annotations
