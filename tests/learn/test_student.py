@@ -17,6 +17,7 @@ from thinmaps.errors import BadArgument
 from thinmaps.graph import tail
 from thinmaps.graph.quantise import real_values
 from thinmaps.learn.captured import capture
+from thinmaps.learn.named_maps import NamedMaps
 from thinmaps.learn.preparation import prepare
 from thinmaps.learn.student import Student
 from thinmaps.run.engine import Engine
@@ -190,6 +191,15 @@ def test_a_hook_sees_a_map_and_may_replace_it() -> None:
     student.get_submodule("3.conv.2").register_forward_hook(lambda m, i, out: 2 * seen["theirs"])
     with torch.no_grad():
         assert not torch.equal(student(batch), before)
+
+
+def test_a_layer_that_is_part_of_another_map_is_named_where_it_is_asked_for() -> None:
+    student = student_of("resnet")
+    with NamedMaps(student, ["layer1.0.conv2", "layer1.0.bn2"]) as named:
+        student(pictures(1))
+        assert named.maps["layer1.0.bn2"].shape == (1, 8, 16, 16)
+        with pytest.raises(BadArgument, match=r"'layer1\.0\.conv2' puts out no map"):
+            named.maps["layer1.0.conv2"]
 
 
 def test_a_map_that_is_not_there_is_answered_with_those_near_it() -> None:

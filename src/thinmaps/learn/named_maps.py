@@ -26,7 +26,7 @@ class NamedMaps:
 
     def __init__(self, module: nn.Module, names: Iterable[str]) -> None:
         self._named = {name: _submodule(module, name) for name in names}
-        self.maps: dict[str, Tensor] = {}
+        self.maps: dict[str, Tensor] = _Seen()
         self.replaced: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
@@ -66,6 +66,16 @@ class NamedMaps:
             return self.replaced.get(name)
 
         return keep
+
+
+class _Seen(dict[str, Tensor]):
+    """Maps by name; one that no forward pass has made is named."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise BadArgument(
+            f"submodule {name!r} puts out no map: a student folds layers into one, which has the "
+            "last one's name (its batch norm's or activation's); see its map_names"
+        )
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module:
