@@ -199,11 +199,11 @@ def offers(
 
 
 def _counted(found: Drop, expected: float) -> str:
-    """The sentence that says how far the counted drop can be trusted."""
+    """The sentence that says what was counted, and how far that can be trusted."""
     return (
-        f"the drop, {found.points:.2f} points, was counted on {found.pictures} held-out pictures "
-        f"and is known to {found.interval_points:.2f} points (95 %); with what the other pictures "
-        f"say, {expected:.2f} are expected"
+        f"the drop of {expected:.2f} points is expected from all calibration pictures; on the "
+        f"{found.pictures} held-out ones alone {found.points:.2f} were counted, "
+        f"give or take {found.interval_points:.2f} (95 %)"
     )
 
 
@@ -255,21 +255,24 @@ class _Selection:
         return low
 
     def _verified(self, first: int, at: int) -> tuple[float, int, tuple[str, ...]]:
-        """The drop counted on held-out pictures, of the proposal that they take, and a word on it.
+        """The drop to expect of the proposal that held-out pictures take, and a word on it.
 
-        Where they refuse one, a gentler one is tried: the drop grows about as the error does.
+        They refuse one that is expected to lose too much, or where they themselves count too much
+        by more than the standard error of their count. Then a gentler one is tried: the drop grows
+        about as the error does.
         """
         most, wanted = self.goals.max_drop, at
         expected, found = self.judge.held_out(self.proposals[at])
-        while most is not None and expected > most:
+        while most is not None and max(expected, found.at_least) > most:
             if at == first:
-                raise PlanImpossible(self._drops(first, expected, most, " held-out"))
-            gentler = min(GENTLER, most / expected) * self.proposals[at].error
+                worst = max(expected, found.at_least)
+                raise PlanImpossible(self._drops(first, worst, most, " held-out"))
+            gentler = min(GENTLER, most / max(expected, found.at_least)) * self.proposals[at].error
             errors = [each.error for each in self.proposals[:at]]
             at = max(first, int(np.searchsorted(errors, gentler, "right")) - 1)
             expected, found = self.judge.held_out(self.proposals[at])
         asked = "held-out pictures asked for a gentler allocation than the others did"
-        return found.points, at, (*([asked] if at != wanted else []), _counted(found, expected))
+        return expected, at, (*([asked] if at != wanted else []), _counted(found, expected))
 
     def _short_of(self, least: tuple[int, int]) -> str:
         """Which budget cannot be met, by how much, and the maps that bind."""

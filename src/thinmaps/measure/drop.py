@@ -52,6 +52,11 @@ class Drop:
     score_error: float | None
     pictures: int
 
+    @property
+    def at_least(self) -> float:
+        """The points less their standard error."""
+        return self.points - self.interval_points / NORMAL_95
+
 
 def foreseen(seen: Drop, held_out: Drop) -> float:
     """Points that pictures like the held-out ones lose, by what was counted on them and on others.
