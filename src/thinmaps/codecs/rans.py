@@ -24,10 +24,10 @@ Payload, per unit of s states
 unless that is as long as the plain form, or longer: the symbols at the bits of the largest, packed
 as `bits.py` says, spare bits 0. The length tells which form it is.
 
-Size: 2 bytes per state more than what the models give; the worst case is the plain form, which is
-never larger than raw. Cost: per element some ten operations on bytes and six on 32 bits each way, a
-multiplication and, encoding, a division among them. The tables are 1.6 KiB and 15 bytes per
-channel, and belong to the plan.
+Size: some 3 bytes per state more than what the models give (2 to begin with, 1 of what is not full
+in the end, in the mean); the worst case is the plain form, never larger than raw. Cost: per
+element some ten operations on bytes and six on 32 bits each way, a multiplication and, encoding, a
+division among them. The tables are 1.6 KiB and 15 bytes per channel, and belong to the plan.
 
 The native twins are rans.cc and rans_avx512.cc.
 """
