@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,15 +25,20 @@ inputs = [pictures(1, network)[0]]
 """
 
 
+# A core that is built with sanitizers loads behind their run-time libraries only.
+KEPT = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+
+
 def said(code: str) -> list[str]:
     """What a process prints that has prepared a plan and an input."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-c", PREPARE + code],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env={"PYTHONPATH": ":".join(sys.path), **kept},
     )
     return done.stdout.split()
 
