@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from thinmaps.codecs.capped import Capped
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.graph.network import Network
 from thinmaps.measure.report import Counted, MapRow, Report, report
@@ -54,6 +55,16 @@ def test_an_encoded_map_holds_and_moves_its_coded_bytes(coded_plan: Plan) -> Non
     coded = 12 * (12 * 3 // 2)
     assert (x.codec, x.held_bytes, x.moved_bytes) == ("narrow", coded, 3 * coded)
     assert x.window_bytes == 3 * 3 * PIXELS  # the raw rows, and decoded ones for each reader
+
+
+def test_tables_count_however_deep_a_codec_holds_them(network: Network, plan_of: PlanOf) -> None:
+    samples = np.zeros((4, 12, 12, 3), np.uint8)  # of which none is long: a low cap, several steps
+    spec = network.maps["x"]
+    codec = Capped.fit(spec, samples, np.ones(3), step=40)
+    assert len(codec.steps) > 1
+    tables = sum(each.step.nbytes for each in codec.steps)
+    bare = report(plan_of(network, {})).weights_bytes
+    assert report(plan_of(network, {"x": codec})).weights_bytes == bare + tables
 
 
 def test_a_variable_rate_says_whether_it_was_measured(network: Network, plan_of: PlanOf) -> None:

@@ -25,8 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
+from numpy.typing import NDArray
 
+from thinmaps.file import document
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Concat, Decode, Encode
 from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
@@ -121,10 +122,10 @@ def constant_bytes(network: Network) -> int:
 
 
 def array_bytes(noun: Any) -> int:
-    """Bytes of the arrays in a frozen dataclass's fields, and in dataclasses that these hold."""
-    values = [getattr(noun, field.name) for field in dataclasses.fields(noun)]
-    own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
-    return own + sum(array_bytes(value) for value in values if dataclasses.is_dataclass(value))
+    """Bytes of the arrays that a file holds for a noun, however deep they lie in it."""
+    arrays: dict[str, NDArray[Any]] = {}
+    document.write(noun, "noun", arrays)
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _row(plan: Plan, name: str, measured: Mapping[str, float]) -> MapRow:
