@@ -271,3 +271,18 @@ class Codec(ABC):
                 f"{self.id} needs {needed} bytes for {rows} rows of {spec.width}x{spec.channels}, "
                 f"got {len(payload)}"
             )
+
+
+def check_codes(
+    codes: UInt8Array, low: UInt8Array, high: UInt8Array, codec_id: str, axis: str
+) -> None:
+    """Refuse codes outside of the bounds of their last axis, naming the first.
+
+    `codes` are (..., n), `low` and `high` (n,); `axis` says what the n are.
+    """
+    wrong = (codes < low) | (codes > high)
+    if wrong.any():
+        at = int(np.argwhere(wrong)[0, -1])
+        raise CorruptPayload(
+            f"{codec_id} has codes {low[at]} to {high[at]} in {axis} {at}, found {codes[wrong][0]}"
+        )

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.codecs.base import UInt8Array
-from thinmaps.errors import BadArgument, CorruptPayload
+from thinmaps.codecs.base import UInt8Array, check_codes
+from thinmaps.errors import BadArgument
 
 Int32Array = NDArray[np.int32]
 
@@ -84,13 +84,7 @@ class Levels:
     def check_codes(self, codes: UInt8Array, codec_id: str) -> None:
         """Refuse codes (..., channels) that the encoder gives to no byte, naming the first."""
         low, high = self.bounds
-        wrong = (codes < low) | (codes > high)
-        if wrong.any():
-            channel = int(np.argwhere(wrong)[0, -1])
-            raise CorruptPayload(
-                f"{codec_id} writes codes {low[channel]} to {high[channel]} in channel {channel}, "
-                f"found {codes[wrong][0]}"
-            )
+        check_codes(codes, low, high, codec_id, "channel")
 
     def native_rows(self) -> NDArray[np.int32]:
         """(6, channels), for levels.h: scale, a, step, d, code(0) and code(255)."""

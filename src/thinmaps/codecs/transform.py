@@ -40,8 +40,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.codecs.base import StandardOperator, UInt8Array
-from thinmaps.errors import BadArgument, BadShape, CorruptPayload
+from thinmaps.codecs.base import StandardOperator, UInt8Array, check_codes
+from thinmaps.errors import BadArgument, BadShape
 from thinmaps.types import MapSpec
 
 Int32Array = NDArray[np.int32]
@@ -240,14 +240,7 @@ class Transform:
 
     def check_codes(self, codes: UInt8Array, zero_point: int, codec_id: str) -> None:
         """Refuse codes (..., components) that no block has, naming the first."""
-        low, high = self.bounds(zero_point)
-        wrong = (codes < low) | (codes > high)
-        if wrong.any():
-            component = int(np.argwhere(wrong)[0, -1])
-            raise CorruptPayload(
-                f"{codec_id} has codes {low[component]} to {high[component]} in component "
-                f"{component}, found {codes[wrong][0]}"
-            )
+        check_codes(codes, *self.bounds(zero_point), codec_id, "component")
 
     def standard_operators(
         self, spec: MapSpec, order: NDArray[np.int32] | None = None

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from thinmaps.graph.fresh_names import FreshNames
 from thinmaps.types import MapSpec
 
 OPSET = 19
@@ -31,18 +32,13 @@ class Drawing:
         self.initialisers: list[onnx.TensorProto] = []
         self.functions: dict[bytes, onnx.FunctionProto] = {}
         self.metadata: dict[str, str] = {}
-        self._names = set(reserved)
+        self._names = FreshNames(reserved)
         self._bytes: dict[str, str] = {}
         self._reals: dict[str, str] = {}
 
     def fresh(self, hint: str) -> str:
         """A name that nothing has, `hint` where it is free."""
-        name, count = hint, 1
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
+        return self._names.take(hint)
 
     def constant(self, value: NDArray[Any] | np.generic, hint: str) -> str:
         """An initialiser."""

@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from thinmaps.errors import BadArgument, BadModel, UnsupportedOperator
+from thinmaps.graph.fresh_names import FreshNames
 from thinmaps.learn.aten import OPERATORS, Call, NoSuchForm
 
 OPSET = 18
@@ -140,7 +141,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.values: dict[fx.Node, Any] = {}  # ONNX names: one, or a list
-        self.taken: set[str] = set(self.state_names.values())
+        self.names = FreshNames(self.state_names.values())
         self.weights: dict[str, tuple[str | None, str | None]] = {}
         self.refused: list[str] = []
 
@@ -149,7 +150,7 @@ class _Writer:
         inputs = []
         for node in self.graph.nodes:
             if node.op == "placeholder" and node.name not in self.state_names:
-                self.values[node] = self._fresh(node.name)
+                self.values[node] = self.names.take(node.name)
                 shape = [*node.meta["val"].shape]
                 inputs.append(helper.make_tensor_value_info(self.values[node], 1, shape))
             elif node.op == "call_function":
@@ -211,7 +212,7 @@ class _Writer:
             inner, count = how.pop("inner", None), how.pop("outputs", 1)
             hint = title if inner is None else f"{title}.{inner}"
             hints = [hint] if count == 1 else [f"{hint}.{i}" for i in range(count)]
-            outputs = [self._fresh(h) for h in hints]
+            outputs = [self.names.take(h) for h in hints]
             self.nodes.append(helper.make_node(op_type, inputs, outputs, outputs[0], **how))
             self._remember(op_type, outputs[0], inputs)
             return outputs[0] if count == 1 else outputs
@@ -235,7 +236,7 @@ class _Writer:
 
     def _constant(self, array: NDArray[Any] | np.generic, hint: str) -> str:
         """An initialiser of ours; a leading slash tells it from the user's."""
-        name = self._fresh(f"/{hint}")
+        name = self.names.take(f"/{hint}")
         self.constants[name] = np.asarray(array)
         return name
 
@@ -250,14 +251,6 @@ class _Writer:
         if is_leaf and path:
             return path
         return f"{path}.{called}" if path else called
-
-    def _fresh(self, hint: str) -> str:
-        name, count = hint, 1
-        while name in self.taken:
-            count += 1
-            name = f"{hint}_{count}"
-        self.taken.add(name)
-        return name
 
 
 def _form(program: torch.export.ExportedProgram) -> str | tuple[str, ...]:
