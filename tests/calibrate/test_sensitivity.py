@@ -108,6 +108,15 @@ MIDDLES = {
     "clip": ([node("Clip", ["a", "low", "high"], ["b"])], {"low": -0.5, "high": 0.7}),
     "leaky_relu": unary("LeakyRelu", alpha=0.2),
     "prelu": ([node("PRelu", ["a", "slope"], ["b"])], {"slope": weights(4, 1, 1)}),
+    "larger_line": (
+        [
+            node("Mul", ["a", "slope"], ["p"]),
+            node("Add", ["p", "shift"], ["q"]),
+            node("Neg", ["a"], ["r"]),
+            node("Min", ["q", "r"], ["b"]),
+        ],
+        {"slope": weights(4, 1, 1), "shift": weights(4, 1, 1, seed=3)},
+    ),
     "sigmoid": unary("Sigmoid"),
     "tanh": unary("Tanh"),
     "hard_sigmoid": unary("HardSigmoid", alpha=0.3, beta=0.4),

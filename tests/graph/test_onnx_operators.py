@@ -212,6 +212,20 @@ ACTIVATIONS = [
 ]
 
 
+@pytest.mark.parametrize("bound", ["Max", "Min"])
+@pytest.mark.parametrize("second", ["a", "r"])
+def test_a_bound_of_two_lines_of_a_map_is_a_scalar_function(bound, second):
+    lines = [
+        node("Mul", ["a", "s"], ["p"]),
+        node("Add", ["p", "t"], ["q"]),
+        node("Neg", ["a"], ["r"]),
+        node(bound, ["q", second], ["b"]),
+    ]
+    constants = {"s": weights(4, 1, 1), "t": weights(4, 1, 1, seed=5)}
+    network = assert_computes_the_same(between_convolutions(lines, constants))
+    assert kinds(network) == ["FloatConv", "ScalarFunction", "FloatConv"]
+
+
 @pytest.mark.parametrize(("activation", "constants"), ACTIVATIONS)
 def test_an_activation_is_a_scalar_function(activation, constants):
     network = assert_computes_the_same(between_convolutions([activation], constants))

@@ -115,6 +115,13 @@ BETWEEN = {
          node("Clip", ["a", "", "m"], ["b"])],
         {}, r"'n' \(ReduceMax\): .*behind the last map only \(node 'b' \(Clip\) follows\)",
     ),
+    "the larger of two maps": (
+        [node("Sigmoid", ["a"], ["s"]), node("Max", ["a", "s"], ["b"], name="n")],
+        {}, "'n'.*compares two maps; .* two lines",
+    ),
+    "the larger of three": (
+        [node("Max", ["a", "a", "a"], ["b"], name="n")], {}, "'n'.*compares 3 values",
+    ),
     "an operator that nobody has": (
         [node("LRN", ["a"], ["b"], size=3, name="n")], {}, r"'n' \(LRN\).*not supported",
     ),

@@ -126,6 +126,22 @@ def small_mobilenet() -> nn.Module:
     )
 
 
+class Bent(nn.Sequential):
+    """A PReLU behind a batch norm that no convolution can take in."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, padding=1),
+            nn.PReLU(8),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 10),
+        )
+
+
 class Curved(nn.Module):
     """The rest: gates, curves, transposed convolution, resizing, pixel shuffle, two outputs."""
 
@@ -154,6 +170,7 @@ NETWORKS = {
     "squeezenet": small_squeezenet,
     "mobilenet": small_mobilenet,
     "curved": Curved,
+    "bent": Bent,
 }
 
 

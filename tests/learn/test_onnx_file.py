@@ -47,6 +47,7 @@ def as_batch(photographs: list[np.ndarray]) -> torch.Tensor:
         ("resnet", "klt", "layer"),
         ("squeezenet", "narrow:3", "mixed"),
         ("mobilenet", "rans", "layer"),  # lossless: no function, but a configuration
+        ("bent", "narrow:4", "mixed"),  # a table per channel: written as the larger of two lines
     ],
 )
 def test_compress_takes_an_exported_student_and_answers_alike(

@@ -105,6 +105,12 @@ def _elu(writer: GraphWriter, x: str, alpha: FloatArray) -> tuple[str, str]:
     return value, writer.add("Where", negative, slope, writer.real(1))
 
 
+def _larger_line(writer: GraphWriter, x: str, *lines: FloatArray) -> tuple[str, str]:
+    (first, slope), (second, other) = (_affine(writer, x, *lines[i : i + 2]) for i in (0, 2))
+    chosen = writer.add("Where", writer.add("Greater", first, second), slope, other)
+    return writer.add("Max", first, second), chosen
+
+
 def _abs(writer: GraphWriter, x: str) -> tuple[str, str]:
     return writer.add("Abs", x), writer.add("Sign", x)
 
@@ -134,6 +140,7 @@ _STEPS: dict[str, Step] = {
     "hard_swish": _times(_hard_sigmoid, 1 / 6, 0.5),
     "silu": _times(_sigmoid),
     "elu": _elu,
+    "larger_line": _larger_line,
     "abs": _abs,
     "erf": _erf,
     "exp": _exp,

@@ -108,4 +108,7 @@ def _squared_slope(function: ScalarFunction) -> Float64Array:
             slope = slope * parameters[0].astype(np.float64) ** 2
         elif name in ("leaky_relu", "prelu"):
             slope = slope * (1 + parameters[0].astype(np.float64) ** 2) / 2
+        elif name == "larger_line":
+            first, second = (parameters[i].astype(np.float64) ** 2 for i in (0, 2))
+            slope = slope * (first + second) / 2
     return slope

@@ -76,9 +76,10 @@ class ScalarFunction:
 
     Each step is `(name, parameters)`. Parameters are arrays of 1 or `channels` elements:
     "affine" (scale, shift), "leaky_relu" / "prelu" (slope), "clip" (low, high),
-    "hard_sigmoid" (alpha, beta), "elu" (alpha), and without parameters "sigmoid", "tanh",
-    "hard_swish", "silu", "abs", "erf", "exp", "softplus". "hold" remembers the
-    value so far and "times_held" multiplies by the one remembered last: `x * f(x)` as one chain.
+    "hard_sigmoid" (alpha, beta), "elu" (alpha), "larger_line" (slope, shift, slope, shift), and
+    without parameters "sigmoid", "tanh", "hard_swish", "silu", "abs", "erf", "exp", "softplus".
+    "hold" remembers the value so far and "times_held" multiplies by the one remembered last:
+    `x * f(x)` as one chain.
     """
 
     steps: tuple[tuple[str, tuple[FloatArray, ...]], ...]
@@ -116,6 +117,7 @@ SCALAR_FUNCTIONS: dict[str, Any] = {
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "silu": lambda x: x * _sigmoid(x),
     "elu": lambda x, alpha: np.where(x < 0, np.expm1(np.minimum(x, 0)) * alpha, x),
+    "larger_line": lambda x, a, b, c, d: np.maximum(x * a + b, x * c + d),
     "abs": np.abs,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
     "exp": np.exp,

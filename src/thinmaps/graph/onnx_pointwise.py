@@ -94,15 +94,52 @@ def elu(op: Op, draft: Draft) -> None:
 
 
 def bound(op: Op, draft: Draft) -> None:
-    """Max or Min of a map and one constant: a clip, as some exporters write Relu."""
-    if len(op.inputs) != 2 or (beside := _constant_beside_map(op, draft)) is None:
-        raise Refusal("it compares maps; a map and one constant are supported")
+    """Max or Min of a map and one constant: a clip, as some exporters write Relu.
+
+    Max or Min of two lines of one map: a function with a kink, as our export writes PRelu.
+    """
+    if len(op.inputs) != 2:
+        raise Refusal(f"it compares {len(op.inputs)} values; two are supported")
+    if (beside := _constant_beside_map(op, draft)) is None:
+        _bound_of_lines(op, draft)
+        return
     index, values = beside
     if values.size != 1:
         raise Refusal("its constant varies over channels; one value is supported")
     endless = _number(np.inf if op.op_type == "Max" else -np.inf)
     bounds = (values, endless) if op.op_type == "Max" else (endless, values)
     _apply(op, draft, "clip", *bounds, index=index)
+
+
+def _bound_of_lines(op: Op, draft: Draft) -> None:
+    (source, *line), (other, *other_line) = (_line(draft.view(op, i).map, draft) for i in (0, 1))
+    if source != other or draft.output_shape(op) != draft.view(op).shape:
+        raise Refusal(
+            "it compares two maps; a map and one constant, or two lines `slope * x + shift` of "
+            "one map, are supported"
+        )
+    sign = _number(1 if op.op_type == "Max" else -1)
+    steps = [("larger_line", (*(sign * p for p in line), *(sign * p for p in other_line)))]
+    if op.op_type == "Min":
+        steps.append(("affine", (sign, _number(0))))
+    draft.make(op, ScalarFunction(tuple(steps)), (source,))
+
+
+def _line(name: str, draft: Draft) -> tuple[str, FloatArray, FloatArray]:
+    """The map from which affine steps lead to map `name`, and their slope and shift together."""
+    made = {node.output: node for node in draft.nodes}
+    slope, shift = np.ones(1), np.zeros(1)
+    while name in made and name not in draft.quantisation:
+        function = made[name].operator
+        if not isinstance(function, ScalarFunction) or len(function.steps) != 1:
+            break
+        step, parameters = function.steps[0]
+        if step != "affine":
+            break
+        scale, moved = (np.asarray(p, np.float64) for p in parameters)
+        slope, shift = slope * scale, shift + slope * moved
+        (name,) = made[name].inputs
+    return name, slope.astype(np.float32), shift.astype(np.float32)
 
 
 def total(op: Op, draft: Draft) -> None:

@@ -94,10 +94,6 @@ class SegmentTimes:
             self._set(v, self._earliest(v, pace[v]))
         self._settle()
 
-    def entry_times(self, m: int) -> FloatArray:
-        """When each entry of map `m` of this segment is made."""
-        return self._entry_times[m]
-
     def _set(self, v: int, times: FloatArray) -> None:
         self.times[v] = times
         out = self.flow.maps[self.flow.nodes[v].output]
