@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fast convolutions derived from polynomials, in exact rationals, verified by identity.
+
+    algorithm = thinmaps.winograd.derive(outputs=4, taps=3)     # x, x-1, x+1, x^2+1, infinity
+    algorithm.at, algorithm.g, algorithm.bt                     # y = A^T ((G g) . (B^T d))
+
+Names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinmaps.winograd.algorithm import Algorithm, arrays, derive
+    from thinmaps.winograd.emit import cpp, latex, python
+    from thinmaps.winograd.identity import Triple, verify, verify_2d
+    from thinmaps.winograd.polynomial import Polynomial
+
+_HOMES = {
+    "Algorithm": "thinmaps.winograd.algorithm",
+    "Polynomial": "thinmaps.winograd.polynomial",
+    "Triple": "thinmaps.winograd.identity",
+    "arrays": "thinmaps.winograd.algorithm",
+    "cpp": "thinmaps.winograd.emit",
+    "derive": "thinmaps.winograd.algorithm",
+    "latex": "thinmaps.winograd.emit",
+    "python": "thinmaps.winograd.emit",
+    "verify": "thinmaps.winograd.identity",
+    "verify_2d": "thinmaps.winograd.identity",
+}
+
+__all__ = [
+    "Algorithm",
+    "Polynomial",
+    "Triple",
+    "arrays",
+    "cpp",
+    "derive",
+    "latex",
+    "python",
+    "verify",
+    "verify_2d",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thinmaps.winograd' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
