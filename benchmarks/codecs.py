@@ -164,8 +164,9 @@ def rows_of(bench: Bench, wanted: list[str], max_drop: float) -> Iterator[Row]:
         if any(kind.menu or kind.settings):
             yield _controlled(bench, codec_id, (codec_id,), max_drop)
     fixed = tuple(each for each in wanted if codecs.get(each).rate == "fixed")
-    yield _controlled(bench, FIXED, fixed, max_drop)
-    yield _controlled(bench, VARIABLE, tuple(wanted), max_drop)
+    for name, ids in ((FIXED, fixed), (VARIABLE, tuple(wanted))):
+        if len(ids) > 1:
+            yield _controlled(bench, name, ids, max_drop)
 
 
 def _plain(bench: Bench, codec_id: str) -> dict[str, Codec]:

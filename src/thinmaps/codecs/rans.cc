@@ -34,9 +34,76 @@ void Know(const Tables& tables, const Order& order, const Step& step, const Cons
       Restore(tables.steps, pixel.left, step.channel, step.channels, left);
       Restore(tables.steps, pixel.upper, step.channel, step.channels, upper);
     }
-    for (size_t c = 0; c < step.channels; ++c) {
-      known->models[lane + c] = ModelOf(tables, step.channel + c, Mean(left[c], upper[c]));
+    ModelsOf(tables, step.channel, step.channels, left, upper, known->models + lane);
+  }
+}
+
+constexpr size_t kRanks = 4096;  // of all tokens of a model
+constexpr size_t kCellRanks = 16;
+constexpr size_t kMostModels = kEntries / kTokens;
+constexpr size_t kMostPieces = 2 * kTokens;
+
+// The alias tables the other way round: where the slots of a model's ranks are, those of token 0
+// first. A piece is a run of ranks whose slots are neighbours.
+struct Slots {
+  uint16_t first[kEntries];                         // rank of a token, by model and token
+  uint16_t begin[kMostModels][kMostPieces + 1];     // of the pieces, and behind the last one
+  uint16_t shift[kMostModels][kMostPieces];         // from ranks to slots, in 16 bits
+  uint8_t piece[kMostModels][kRanks / kCellRanks];  // that the first rank of a cell belongs to
+  uint8_t token[256];                               // by symbol
+
+  uint32_t Of(size_t model, uint32_t rank) const {
+    const size_t own = model / kTokens;
+    const uint32_t at = rank % kRanks;  // tables of no encoder may have ranks beyond
+    size_t i = piece[own][at / kCellRanks];
+    while (at >= begin[own][i + 1]) ++i;
+    return (at + shift[own][i]) % kRanks;
+  }
+};
+
+// Adds `count` ranks from `rank` on, with slots from `slot` on, as piece `*pieces`.
+void AddPiece(size_t model, size_t slot, size_t count, size_t* rank, size_t* pieces, Slots* slots) {
+  if (count == 0) return;
+  const size_t stop = *rank + count;
+  const size_t cell = (*rank + kCellRanks - 1) / kCellRanks;
+  const size_t stop_cell = (stop + kCellRanks - 1) / kCellRanks;
+  std::fill_n(slots->piece[model] + cell, stop_cell - cell, static_cast<uint8_t>(*pieces));
+  slots->begin[model][*pieces] = static_cast<uint16_t>(*rank);
+  slots->shift[model][*pieces] = static_cast<uint16_t>(slot - *rank);
+  *rank = stop;
+  ++*pieces;
+}
+
+// A token's ranks are those in its own bucket, then those in the buckets that it helps to fill.
+void FindSlots(const Tables& tables, size_t model, Slots* slots) {
+  const size_t first = model * kTokens;
+  size_t rank = 0;
+  size_t pieces = 0;
+  std::fill_n(slots->piece[model], kRanks / kCellRanks, uint8_t{0});
+  for (size_t token = 0; token < kTokens; ++token) {
+    const size_t own = first + token;
+    const size_t stop = rank + FrequencyOf(tables, own);
+    slots->first[own] = static_cast<uint16_t>(rank);
+    const bool alone = tables.alias[own] == token;
+    AddPiece(model, token << 8, alone ? 256 : tables.divider[own], &rank, &pieces, slots);
+    for (size_t bucket = 0; bucket < kTokens && rank < stop; ++bucket) {
+      const size_t divider = tables.divider[first + bucket];
+      if (bucket == token || tables.alias[first + bucket] != token) continue;
+      AddPiece(model, (bucket << 8) + divider, 256 - divider, &rank, &pieces, slots);
     }
+  }
+  slots->begin[model][pieces] = kRanks;
+}
+
+// Tokens that are not used stand at 0 behind the last one.
+void FindTokens(const Tables& tables, Slots* slots) {
+  size_t token = 0;
+  for (size_t symbol = 0; symbol < 256; ++symbol) {
+    while (token + 1 < kTokens && tables.token_base[token + 1] != 0 &&
+           tables.token_base[token + 1] <= symbol) {
+      ++token;
+    }
+    slots->token[symbol] = static_cast<uint8_t>(token);
   }
 }
 
@@ -49,30 +116,9 @@ struct Encoder {
   bool good = true;
 };
 
-// The slot of a token's rank, by the model multiplied by 16.
-uint32_t SlotOf(const Tables& tables, size_t model, size_t token, uint32_t rank) {
-  const size_t own = model | token;
-  if (rank < tables.divider[own]) return static_cast<uint32_t>(token << 8) + rank;
-  for (size_t bucket = 0; bucket < kTokens; ++bucket) {
-    const size_t entry = model | bucket;
-    if (tables.alias[entry] != token) continue;
-    const uint32_t offset = tables.offset_low[entry] | uint32_t{tables.offset_high[entry]} << 8;
-    const uint32_t low = (rank - offset) & 0xFFFF;
-    if (low >= tables.divider[entry] && low < 256) return static_cast<uint32_t>(bucket << 8) + low;
-  }
-  return 0;  // no rank of this token: the tables are those of no encoder
-}
-
-size_t TokenOf(const Tables& tables, uint8_t symbol) {
-  size_t token = kTokens - 1;
-  // Tokens that are not used stand at 0 behind the last one.
-  while (token > 0 && (tables.token_base[token] > symbol || tables.token_base[token] == 0)) --token;
-  return token;
-}
-
-void PutSymbol(const Tables& tables, size_t model, uint8_t symbol, uint32_t* state,
-               Encoder* encoder) {
-  const size_t token = TokenOf(tables, symbol);
+void PutSymbol(const Tables& tables, const Slots& slots, size_t model, uint8_t symbol,
+               uint32_t* state, Encoder* encoder) {
+  const size_t token = slots.token[symbol];
   const uint32_t bits = tables.token_bits[token];
   const uint32_t frequency = std::max(FrequencyOf(tables, model | token), 1u);
   uint32_t x = *state;
@@ -85,11 +131,11 @@ void PutSymbol(const Tables& tables, size_t model, uint8_t symbol, uint32_t* sta
     x >>= 16;
   }
   x = (x << bits) + symbol - tables.token_base[token];
-  *state = (x / frequency << 12) + SlotOf(tables, model, token, x % frequency);
+  *state = (x / frequency << 12) + slots.Of(model, slots.first[model | token] + x % frequency);
 }
 
-void EncodeStep(const Tables& tables, const Order& order, const Step& step, const ConstRows& rows,
-                Encoder* encoder) {
+void EncodeStep(const Tables& tables, const Slots& slots, const Order& order, const Step& step,
+                const ConstRows& rows, Encoder* encoder) {
   if (!encoder->good) return;
   Known known;
   Know(tables, order, step, rows, &known);
@@ -98,7 +144,7 @@ void EncodeStep(const Tables& tables, const Order& order, const Step& step, cons
     const size_t lane = LaneOf(turn);
     if (lane >= lanes) continue;
     uint32_t* state = &encoder->states[turn & (encoder->count - 1)];
-    PutSymbol(tables, known.models[lane], known.symbols[lane], state, encoder);
+    PutSymbol(tables, slots, known.models[lane], known.symbols[lane], state, encoder);
   }
 }
 
@@ -114,9 +160,13 @@ size_t EncodeCoded(const CodecSpec& spec, const Tables& tables, const ConstRows&
   encoder.begin = payload.data() + state_bytes;
   encoder.next = payload.data() + payload.size();
   std::fill_n(encoder.states, encoder.count, kLeastState);
+  Slots slots;
+  FindTokens(tables, &slots);
+  for (size_t model = 0; model < tables.models; ++model) FindSlots(tables, model, &slots);
   for (int32_t row = rows.count; row-- > 0;) {
-    ForEachStepBack(order, static_cast<size_t>(row),
-                    [&](const Step& step) { EncodeStep(tables, order, step, rows, &encoder); });
+    ForEachStepBack(order, static_cast<size_t>(row), [&](const Step& step) {
+      EncodeStep(tables, slots, order, step, rows, &encoder);
+    });
   }
   if (!encoder.good) return payload.size();
   const uint8_t* end = payload.data() + payload.size();

@@ -148,15 +148,25 @@ struct Pixel {
   }
 };
 
-// The model, multiplied by 16, that a prediction chooses.
-inline uint8_t ModelOf(const Tables& tables, size_t channel, uint8_t prediction) {
-  size_t level = 0;
-  while (level < kLevels - 1 && prediction >= tables.threshold[level][channel]) ++level;
-  return tables.model[level][channel];
-}
-
-inline uint8_t Mean(uint8_t left, uint8_t upper) {
-  return static_cast<uint8_t>((left + upper + 1) >> 1);
+// The models, multiplied by 16, that the bytes of `count` neighbours choose, the first of which
+// belong to channel `channel`. Thresholds ascend, so the last one that is reached decides.
+inline void ModelsOf(const Tables& tables, size_t channel, size_t count,
+                     const uint8_t* __restrict left, const uint8_t* __restrict upper,
+                     uint8_t* __restrict models) {
+  uint8_t prediction[kLanes];
+  for (size_t i = 0; i < count; ++i) {
+    prediction[i] = static_cast<uint8_t>((left[i] + upper[i] + 1) >> 1);
+  }
+  std::copy_n(tables.model[0] + channel, count, models);
+  for (size_t level = 1; level < kLevels; ++level) {
+    const uint8_t* __restrict threshold = tables.threshold[level - 1] + channel;
+    const uint8_t* __restrict model = tables.model[level] + channel;
+    for (size_t i = 0; i < count; ++i) {
+      const uint8_t reached = model[i];  // read in any case, so that nothing branches
+      const uint8_t before = models[i];
+      models[i] = prediction[i] >= threshold[i] ? reached : before;
+    }
+  }
 }
 
 inline uint32_t FrequencyOf(const Tables& tables, size_t entry) {
@@ -199,15 +209,15 @@ inline uint8_t TakeSymbol(const Tables& tables, size_t model, uint32_t* state, D
 // Decodes one step into the rows.
 inline void DecodeStep(const Tables& tables, const Order& order, const Step& step,
                        const MutableRows& rows, Decoder* decoder) {
-  const uint8_t zero = tables.steps.zero;
+  uint8_t zeros[kLanes];
+  std::fill_n(zeros, step.channels, tables.steps.zero);
   uint8_t models[kLanes];
   uint8_t symbols[kLanes];
   for (size_t strip = 0; strip < step.pixels; ++strip) {
     const Pixel<uint8_t, MutableRows> pixel(rows, order, step, strip);
-    for (size_t c = 0; c < step.channels; ++c) {
-      const uint8_t prediction = pixel.left == nullptr ? zero : Mean(pixel.left[c], pixel.upper[c]);
-      models[strip * step.channels + c] = ModelOf(tables, step.channel + c, prediction);
-    }
+    const bool alone = pixel.left == nullptr;
+    ModelsOf(tables, step.channel, step.channels, alone ? zeros : pixel.left,
+             alone ? zeros : pixel.upper, models + strip * step.channels);
   }
   const size_t lanes = step.lanes();
   for (size_t turn = 0; turn < kLanes; ++turn) {
