@@ -4,12 +4,13 @@
 The file is torch's zip of tensors and plain values, read with `weights_only`, so a foreign file
 runs no code. It is replaced atomically: what lies there is always a whole state, the last good one.
 
-    format      "thinmaps training 1"
+    format      "thinmaps training 2"
     step        steps done
     run         `TrainingOptions.run_settings()` and the steps of the run
     student     parameters and buffers, by name
     average     the moving average, or None
     optimizer   its state; learning rates are a function of the step and need none
+    companions  the state of each of the run's companions
     precision   the loss scale of "16-mixed", else empty
     processes   per process: its random generators and its position in the loader
 """
@@ -28,8 +29,17 @@ from torch import Tensor
 from thinmaps.errors import BadArgument, BadFile, BadModel
 from thinmaps.file.atomic import write_atomically
 
-FORMAT = "thinmaps training 1"
-NAMES = ("step", "run", "student", "average", "optimizer", "precision", "processes")
+FORMAT = "thinmaps training 2"
+NAMES = (
+    "step",
+    "run",
+    "student",
+    "average",
+    "optimizer",
+    "companions",
+    "precision",
+    "processes",
+)
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from thinmaps.errors import BadArgument
+from thinmaps.learn.companion import Companion
 
 Progress = Callable[[str, int, int], None]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -28,6 +29,8 @@ class TrainingOptions:
     Attributes:
         network_rate: learning rate of the network's own weights, at its highest.
         codec_rate: the same for parameters that belong to codecs.
+        map_rate: the same for parameters of weight and activation maps, such as thresholds, which
+            an optimizer's weight decay leaves alone.
         warm_up: share in which the rates climb; then they follow half a cosine to 0.
         exact_from: from this share on the student computes the exact integers of inference
             forwards (`student.exact(True)`, where it has that); 1 is never.
@@ -45,11 +48,13 @@ class TrainingOptions:
         resume: go on from `checkpoint`, where that file exists.
         log: a folder for `training.jsonl`, and TensorBoard's events where that is installed.
         log_every: steps between two rows.
+        companions: what takes part in every step, such as schedules and constraints.
         progress: called with ("training", done, of); without it a bar on a terminal.
     """
 
     network_rate: float = 2e-4
     codec_rate: float = 5e-4
+    map_rate: float = 2e-3
     warm_up: float = 0.05
     exact_from: float = 0.8
     average_decay: float = 0.99
@@ -65,6 +70,7 @@ class TrainingOptions:
     resume: bool = False
     log: str | Path | None = None
     log_every: int = 10
+    companions: Sequence[Companion] = ()
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +94,7 @@ class TrainingOptions:
         return {name: getattr(self, name) for name in (*names, "seed")}
 
 
-_RATES = ("network_rate", "codec_rate", "rate_weight")
+_RATES = ("network_rate", "codec_rate", "map_rate", "rate_weight")
 
 
 def _is_share(value: float) -> bool:

@@ -18,7 +18,6 @@ copied from the device per step, which is how a loss that is no number is seen a
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,8 +42,10 @@ from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.processes import gathered, open_fabric
 from thinmaps.learn.random_states import random_states, seed_all, set_random_states
 from thinmaps.learn.schedule import rate_factor
+from thinmaps.learn.submodule_answers import dead_bits, symbols
 from thinmaps.learn.surrogates import Surrogate
-from thinmaps.learn.training_log import TrainingLog, TrainingRow
+from thinmaps.learn.training_log import Meter, TrainingLog, TrainingRow
+from thinmaps.learn.weights.maps import ActivationMap, WeightMap
 from thinmaps.progress import LateBar
 
 Forward = Callable[[Tensor], Any]
@@ -104,7 +105,7 @@ class TrainingRun:
         self._average = _average_of(student, options.average_decay)
         self._forward = _Forward(student)
         if options.rate_weight:
-            self.watch(lambda: _symbols(student))
+            self.watch(lambda: symbols(student))
         self._module, self._stepper = self.fabric.setup(self._forward, self._optimizer)
         self._batches = EndlessBatches(
             loader, self.fabric.device, self.fabric.global_rank, self.fabric.world_size
@@ -128,7 +129,7 @@ class TrainingRun:
             TrainingDiverged: a loss or gradient is no finite number; the student keeps the weights
                 from before that step, the checkpoint stays the last good one.
         """
-        first, meter = self.step, _Meter()
+        first, meter = self.step, Meter()
         with ExitStack() as stack:
             log = TrainingLog(self.options.log if self.fabric.is_global_zero else None, first)
             progress = self.options.progress
@@ -153,14 +154,18 @@ class TrainingRun:
         self._set_phase()
         batch = self._next_batch()
         parts = objective.parts(self._answer, batch, self.step / self.steps)
+        for companion in self.options.companions:
+            parts |= _named_apart(companion.parts(), parts)
         if self.options.rate_weight:
-            parts["rate"] = self.options.rate_weight * symbol_bits(_symbols(self.student))
+            parts["rate"] = self.options.rate_weight * symbol_bits(symbols(self.student))
         named = self._mean_over_processes(parts)
         self._require_finite(named)
         self._stepper.zero_grad()
         self.fabric.backward(torch.stack(list(parts.values())).sum())
         norm = self._clip()
         self._stepper.step()
+        for companion in self.options.companions:
+            companion.after(self._mean)
         if self._average is not None:
             self._average.update_parameters(self.student)
         return named, norm, len(batch.pictures)
@@ -177,10 +182,12 @@ class TrainingRun:
         return Batch(pictures if augment is None else augment(pictures), labels)
 
     def _set_phase(self) -> None:
-        """Rates, and whether the student is exact, at this step."""
+        """Rates, companions, and whether the student is exact, at this step."""
         factor = rate_factor(self.step, self.steps, self.options.warm_up)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest_rate"] * factor
+        for companion in self.options.companions:
+            companion.before(self.step / self.steps)
         self._forward.exact = self.step >= self.options.exact_from * self.steps
         switch = getattr(self.student, "exact", None)
         if callable(switch):
@@ -189,9 +196,13 @@ class TrainingRun:
     def _mean_over_processes(self, parts: dict[str, Tensor]) -> dict[str, float]:
         """The parts as numbers; one that is not finite anywhere is not finite everywhere."""
         values = torch.stack([part.detach().float() for part in parts.values()])
+        return dict(zip(parts, self._mean(values).tolist(), strict=True))
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over all processes."""
         means = self.fabric.all_reduce(values, reduce_op="mean")
         assert isinstance(means, Tensor)
-        return dict(zip(parts, means.tolist(), strict=True))
+        return means
 
     def _clip(self) -> float:
         norm = self.fabric.clip_gradients(
@@ -217,7 +228,7 @@ class TrainingRun:
             f"number ({said}); {kept}; a lower learning rate or clip_norm may help"
         )
 
-    def _row(self, parts: dict[str, float], norm: float, meter: _Meter) -> TrainingRow:
+    def _row(self, parts: dict[str, float], norm: float, meter: Meter) -> TrainingRow:
         rates = {group["name"]: group["lr"] for group in self._optimizer.param_groups}
         return TrainingRow(
             step=self.step,
@@ -225,8 +236,10 @@ class TrainingRun:
             parts=parts,
             network_rate=rates.get("network", 0.0),
             codec_rate=rates.get("codec", 0.0),
+            map_rate=rates.get("map", 0.0),
+            watched={k: v for each in self.options.companions for k, v in each.watched().items()},
             gradient_norm=norm,
-            dead_bits=_dead_bits(self.student),
+            dead_bits=dead_bits(self.student),
             exact=self._forward.exact,
             pictures_per_second=meter.rate(),
         )
@@ -245,6 +258,7 @@ class TrainingRun:
                 "student": self.student.state_dict(),
                 "average": None if average is None else average.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
+                "companions": [each.state_dict() for each in self.options.companions],
                 "precision": self.fabric.strategy.precision.state_dict(),
                 "processes": everyone,
             }
@@ -262,11 +276,22 @@ class TrainingRun:
             self._optimizer.load_state_dict(saved["optimizer"])
         except ValueError as reason:
             raise BadModel(f"{path} is of a run that trains other parameters: {reason}") from None
+        self._restore_companions(path, saved["companions"])
         self.fabric.strategy.precision.load_state_dict(saved["precision"])
         self.step = saved["step"]
         own = saved["processes"][self.fabric.global_rank]
         self._batches.restore(own["batches"])
         set_random_states(own["random"], self.fabric.device)
+
+    def _restore_companions(self, path: Path, states: list[dict[str, Any]]) -> None:
+        own = self.options.companions
+        if len(states) != len(own):
+            raise BadArgument(
+                f"{path} cannot be gone on with: it has the state of {len(states)} companions, "
+                f"this run has {len(own)}"
+            )
+        for companion, state in zip(own, states, strict=True):
+            companion.load_state_dict(state)
 
     def _settings(self) -> dict[str, Any]:
         chosen = self.options.run_settings()
@@ -309,42 +334,43 @@ class _Untouched:
         self.pictures = pictures
 
 
-class _Meter:
-    """Pictures per second since the last time someone asked."""
-
-    def __init__(self) -> None:
-        self._since, self._pictures = time.perf_counter(), 0
-
-    def count(self, pictures: int) -> None:
-        self._pictures += pictures
-
-    def rate(self) -> float:
-        now = time.perf_counter()
-        found = self._pictures / max(now - self._since, 1e-9)
-        self._since, self._pictures = now, 0
-        return found
-
-
 def _groups(student: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
-    """Parameters that learn: those of surrogates, and the others.
+    """Parameters that learn: those of surrogates, of weight and activation maps, and the others.
 
     Raises:
         BadArgument: there are none.
     """
-    surrogates = [module for module in student.modules() if isinstance(module, Surrogate)]
-    codec = {id(parameter) for module in surrogates for parameter in module.parameters()}
+    kinds: dict[str, Any] = {"codec": Surrogate, "map": (WeightMap, ActivationMap)}
+    kind_of = {
+        id(parameter): name
+        for name, kind in kinds.items()
+        for module in student.modules()
+        if isinstance(module, kind)
+        for parameter in module.parameters()
+    }
     learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
     if not learning:
         raise BadArgument(f"{type(student).__name__} has no parameter that requires a gradient")
+    rates = {"network": options.network_rate, "codec": options.codec_rate, "map": options.map_rate}
     groups = [
-        ("network", options.network_rate, [p for p in learning if id(p) not in codec]),
-        ("codec", options.codec_rate, [p for p in learning if id(p) in codec]),
+        (name, rate, [p for p in learning if kind_of.get(id(p), "network") == name])
+        for name, rate in rates.items()
     ]
     return [
         {"name": name, "params": parameters, "lr": rate, "highest_rate": rate}
+        | ({"weight_decay": 0.0} if name == "map" else {})
         for name, rate, parameters in groups
         if parameters
     ]
+
+
+def _named_apart(added: dict[str, Tensor], parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of a companion, whose names nothing else has."""
+    if twice := added.keys() & parts.keys():
+        raise BadArgument(
+            f"two parts of the loss are named {min(twice)!r}: give companions names of their own"
+        )
+    return added
 
 
 def _average_of(student: nn.Module, decay: float) -> AveragedModel | None:
@@ -360,32 +386,3 @@ def _average_of(student: nn.Module, decay: float) -> AveragedModel | None:
             mean.lerp_(parameter, share)
 
     return AveragedModel(student, multi_avg_fn=move)
-
-
-def _dead_bits(student: nn.Module) -> int | None:
-    """Summed over the submodules that count theirs since the last time; None where none does."""
-    counts = _asked(student, "dead_bits")
-    _asked(student, "forget")
-    return sum(int(torch.as_tensor(count).sum()) for count in counts) if counts else None
-
-
-def _symbols(student: nn.Module) -> list[Tensor]:
-    """What submodules quantised in the last forward pass.
-
-    Raises:
-        BadArgument: no submodule hands out symbols.
-    """
-    found: list[Tensor] = _asked(student, "symbols")
-    if not found:
-        raise BadArgument(
-            f"rate_weight needs codecs that hand out symbols(), {type(student).__name__} has none"
-        )
-    return found
-
-
-def _asked(student: nn.Module, question: str) -> list[Any]:
-    """The answers of submodules that have a method of that name, but of no part of such a one."""
-    method = getattr(student, question, None)
-    if callable(method):
-        return [method()]
-    return [answer for child in student.children() for answer in _asked(child, question)]

@@ -8,6 +8,7 @@ repeats, so each step is there once. TensorBoard's events lie in the same folder
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class TrainingRow:
         loss: the sum of `parts`, each with its weight; the mean over processes.
         network_rate: learning rate of the network's weights.
         codec_rate: that of codec parameters.
+        map_rate: that of parameters of weight and activation maps.
+        watched: what companions show, by name.
         gradient_norm: before it was clipped.
         dead_bits: bits that never changed since the last row, of the surrogates that count them.
         exact: whether the student computed the integers of inference.
@@ -37,10 +40,30 @@ class TrainingRow:
     parts: dict[str, float]
     network_rate: float
     codec_rate: float
+    map_rate: float
+    watched: dict[str, float]
     gradient_norm: float
     dead_bits: int | None
     exact: bool
     pictures_per_second: float
+
+
+class Meter:
+    """Pictures per second since the last time someone asked."""
+
+    def __init__(self) -> None:
+        self._since, self._pictures = time.perf_counter(), 0
+
+    def count(self, pictures: int) -> None:
+        """So many more were seen."""
+        self._pictures += pictures
+
+    def rate(self) -> float:
+        """Of the time since it was last asked."""
+        now = time.perf_counter()
+        found = self._pictures / max(now - self._since, 1e-9)
+        self._since, self._pictures = now, 0
+        return found
 
 
 class TrainingLog:
@@ -97,9 +120,13 @@ def _step_of(line: str) -> float:
 
 
 def _scalars(row: TrainingRow) -> list[tuple[str, float]]:
-    """A row as TensorBoard has it: single numbers, the parts in a group of theirs."""
+    """A row as TensorBoard has it: single numbers, parts and what is watched in groups."""
     whole = asdict(row)
-    parts = whole.pop("parts")
+    groups = {name: whole.pop(name) for name in ("parts", "watched")}
     del whole["step"]
     found = [(name, float(value)) for name, value in whole.items() if value is not None]
-    return found + [(f"parts/{name}", value) for name, value in parts.items()]
+    return found + [
+        (f"{group}/{name}", value)
+        for group, values in groups.items()
+        for name, value in values.items()
+    ]

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods on the weight side: pruning, balancing, quantising, filters from codes.
+
+    maps         differentiable maps on weights and feature maps that end in a hard state
+    constraint   wishes with multipliers; measures says what they are about
+    schedule     numbers that follow the share of a run
+    recipe       fit soft, harden, fine-tune
+
+A method is one file: its map, its formulas with their source, and a function that attaches it to
+a network. What comes out is a plain module, which `prepare` and `compress` take as it is.
+"""

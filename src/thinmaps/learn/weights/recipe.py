@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit soft, harden, fine-tune: what all weight methods with gradients have in common.
+
+Both trainings are those of `fit` or `distill`. With `options.checkpoint` each has a file of its own
+(`.soft` and `.fine` are appended), so that a recipe that stops goes on in either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from thinmaps.errors import BadArgument
+from thinmaps.learn.companion import Companion
+from thinmaps.learn.distillation import distill
+from thinmaps.learn.fitting import fit
+from thinmaps.learn.options import TrainingOptions
+from thinmaps.learn.training import TrainingResult
+from thinmaps.learn.weights.maps import attached, bake, harden
+
+Score = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """What a recipe did.
+
+    Attributes:
+        soft, fine: rows of both trainings; `fine` is None where it had no steps.
+        density: the share of weights that are not zero, over all mapped layers.
+        soft_score, hard_score, score: before hardening, after it, in the end; None without a
+            `score` to ask. The first two apart say what the soft state was worth.
+    """
+
+    soft: TrainingResult
+    fine: TrainingResult | None
+    density: float
+    soft_score: float | None = None
+    hard_score: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two trainings with a hardening between them.
+
+    Attributes:
+        soft_steps: of the training in which maps learn, beside the companions.
+        fine_steps: of the training behind it, with all decisions frozen.
+        companions: schedules and constraints of the first.
+        options: of both; their own companions take part in both.
+    """
+
+    soft_steps: int
+    fine_steps: int = 0
+    companions: Sequence[Companion] = ()
+    options: TrainingOptions = TrainingOptions()  # noqa: RUF009, it is frozen
+
+    def __post_init__(self) -> None:
+        if self.soft_steps < 1 or self.fine_steps < 0:
+            raise BadArgument(
+                "a recipe takes 1 soft step or more and 0 fine ones or more, got "
+                f"{self.soft_steps} and {self.fine_steps}"
+            )
+
+    def run(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        teacher: nn.Module | None = None,
+        score: Score | None = None,
+    ) -> RecipeResult:
+        """Train `model`, whose maps are attached, in place; it ends as a plain module.
+
+        With a teacher its answers are learnt, without one the loader's labels. `score` is asked
+        three times, without gradients, and changes nothing.
+
+        Raises:
+            BadArgument: no map is attached.
+            As `fit` and `distill`.
+        """
+        if not attached(model):
+            raise BadArgument(
+                f"{type(model).__name__} has no weight map: attach those of a method first"
+            )
+        asked: Callable[[nn.Module], float | None] = score or (lambda _: None)
+        said = torch.no_grad()(asked)
+        soft = self._train(model, loader, teacher, "soft")
+        soft_score = said(model)
+        harden(model)
+        hard_score = said(model)
+        fine = self._train(model, loader, teacher, "fine") if self.fine_steps else None
+        density = _density(model)
+        bake(model)
+        return RecipeResult(soft, fine, density, soft_score, hard_score, said(model))
+
+    def _train(
+        self, model: nn.Module, loader: Iterable[Any], teacher: nn.Module | None, phase: str
+    ) -> TrainingResult:
+        """One of the two trainings."""
+        is_soft = phase == "soft"
+        steps = self.soft_steps if is_soft else self.fine_steps
+        own = self.companions if is_soft else ()
+        path = self.options.checkpoint
+        options = replace(
+            self.options,
+            companions=(*self.options.companions, *own),
+            checkpoint=None if path is None else Path(f"{path}.{phase}"),
+            log=None if self.options.log is None else Path(self.options.log) / phase,
+        )
+        if teacher is None:
+            return fit(model, loader, steps=steps, options=options)
+        return distill(model, teacher, loader, steps=steps, options=options)
+
+
+def _density(model: nn.Module) -> float:
+    """Of the weights that layers compute with, over layers that have maps."""
+    layers = {id(each.layer): each.layer for each in attached(model)}.values()
+    weights: list[Any] = [layer.weight for layer in layers]
+    kept = sum(int(weight.count_nonzero()) for weight in weights)
+    return kept / sum(int(weight.numel()) for weight in weights)
