@@ -97,6 +97,18 @@ def test_rounding_by_moments_of_independent_inputs_is_rounding_to_nearest():
     np.testing.assert_array_equal(round_columns(filters, np.eye(9)), np.rint(filters))
 
 
+def test_weights_that_are_zero_stay_zero_and_others_make_up_for_it():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(4000, 8)) @ rng.normal(size=(8, 40)) + 1.0
+    second = x.T @ x / len(x)
+    filters = rng.uniform(-100, 100, size=(16, 40))
+    filters[rng.random(filters.shape) < 0.6] = 0
+    rounded = round_columns(filters, second)
+    assert (rounded[filters == 0] == 0).all()
+    nearest = output_error(filters, np.rint(filters), second)
+    assert output_error(filters, rounded, second).sum() < 0.9 * nearest.sum()
+
+
 def test_weights_stay_in_their_bytes_and_dead_inputs_do_no_harm():
     conv = convolution(Window((1, 1)))
     moments = Moments(conv)

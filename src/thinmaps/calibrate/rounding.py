@@ -10,7 +10,9 @@ Source
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers", 2022, arXiv:2210.17323; the greedy solver is that of Optimal Brain
     Quantization with one order of columns for all rows and the Cholesky factor of H^-1.
-    Ours: groups, int8 per output channel, columns of large second moment first.
+    Ours: groups, int8 per output channel, columns of large second moment first. A weight that is
+    exactly 0 stays 0, so that a pruned network stays pruned; what it would have made up for, the
+    columns behind it do, as in Frantar and Alistarh, "SparseGPT", 2023, arXiv:2301.00774.
 
 Cost: columns^3 for the factor, filters * columns^2 for the rounding, per group.
 """
@@ -49,11 +51,14 @@ def round_columns(filters: Float64Array, second: Float64Array) -> Float64Array:
     """Integers in -127..127 for `filters` (filters, columns), given E[x x^T] of the columns."""
     order = np.argsort(-np.diag(second), kind="stable")
     remaining = filters[:, order]
+    present = remaining != 0
     factor = _factor(second[np.ix_(order, order)])
     rounded = np.empty_like(remaining)
     for first in range(0, remaining.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
-        rounded[:, block], errors = _round_block(remaining[:, block], factor[block, block])
+        rounded[:, block], errors = _round_block(
+            remaining[:, block], present[:, block], factor[block, block]
+        )
         remaining[:, first + BLOCK :] -= errors @ factor[block, first + BLOCK :]
     restored = np.empty_like(rounded)
     restored[:, order] = rounded
@@ -61,12 +66,12 @@ def round_columns(filters: Float64Array, second: Float64Array) -> Float64Array:
 
 
 def _round_block(
-    remaining: Float64Array, factor: Float64Array
+    remaining: Float64Array, present: NDArray[np.bool_], factor: Float64Array
 ) -> tuple[Float64Array, Float64Array]:
     """Integers of some columns, and the errors that columns behind them have to make up for."""
     rounded, errors = np.empty_like(remaining), np.empty_like(remaining)
     for at in range(remaining.shape[1]):
-        rounded[:, at] = np.clip(np.rint(remaining[:, at]), -127, 127)
+        rounded[:, at] = np.clip(np.rint(remaining[:, at]), -127, 127) * present[:, at]
         errors[:, at] = (remaining[:, at] - rounded[:, at]) / factor[at, at]
         remaining[:, at + 1 :] -= np.outer(errors[:, at], factor[at, at + 1 :])
     return rounded, errors
