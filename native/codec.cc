@@ -6,18 +6,19 @@
 
 namespace thinmaps {
 
-extern const CodecKernel kBitplane, kBlockWidth, kCapped, kChannelDct, kGf2, kKlt, kMixedWidth,
-    kNarrow, kRans, kRaw, kZeroBitmap;
+extern const CodecKernel kBitplane, kBlockCode, kBlockWidth, kCapped, kChannelDct, kGf2, kKlt,
+    kMixedWidth, kNarrow, kRans, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
 extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kGf2Avx2, kMixedWidthAvx2, kNarrowAvx2,
     kZeroBitmapAvx2;
-extern const CodecKernel kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512, kGf2Avx512,
-    kKltAvx512, kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
+extern const CodecKernel kBlockCodeAvx512, kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512,
+    kGf2Avx512, kKltAvx512, kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
 
 std::span<const CodecKernel> CodecKernels() {
   static const std::array kKernels = {
       kBitplane,
+      kBlockCode,
       kBlockWidth,
       kCapped,
       kChannelDct,
@@ -35,6 +36,7 @@ std::span<const CodecKernel> CodecKernels() {
       kMixedWidthAvx2,
       kNarrowAvx2,
       kZeroBitmapAvx2,
+      kBlockCodeAvx512,
       kBlockWidthAvx512,
       kCappedAvx512,
       kChannelDctAvx512,

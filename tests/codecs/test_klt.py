@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from transform_cases import drawn_transform
 
 from thinmaps.codecs.klt import Klt
 from thinmaps.codecs.mixed_width import MixedWidth
@@ -55,35 +56,6 @@ def test_a_code_that_no_block_has_and_a_spare_bit_are_named():
             each.decode_unit(bytes([1 << 7]), spec, 1)
 
 
-def drawn(rng: np.random.Generator, rows: int, columns: int, group: int, channels: int) -> Klt:
-    """Tables at random, with the limits of each among them."""
-    groups = -(-channels // group)
-    elements = np.minimum(group, channels - group * np.arange(groups)) * rows * columns
-    counts = rng.integers(1, 129, groups).astype(np.int32)
-    counts[rng.integers(groups)] = rng.choice([0, 128]) if groups > 1 else 128
-    components, products = int(counts.sum()), int(counts @ elements)
-    width = rng.integers(1, 9, components).astype(np.uint8)
-    largest = (1 << width.astype(np.int32)) - 1
-    zero_code = np.where(rng.random(components) < 0.3, largest, rng.integers(0, largest + 1))
-    entries = [rng.choice(np.int8([-128, 127, 0, 1]), products) for _ in range(2)]
-    tables = [rng.integers(0, 16, size).astype(np.uint8) for size in (components, channels)]
-    return Klt(
-        rows,
-        Transform(
-            rows=rows,
-            columns=columns,
-            group=group,
-            counts=counts,
-            width=width,
-            zero_code=zero_code.astype(np.uint8),
-            analysis=entries[0],
-            analysis_shift=tables[0],
-            synthesis=entries[1],
-            synthesis_shift=tables[1],
-        ),
-    )
-
-
 @pytest.mark.parametrize("zero_point", [0, 128, 255])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 2, 32, 33), (1, 2, 5, 17), (4, 4, 8, 8)])
 def test_every_implementation_agrees_at_the_limits_of_the_tables(shape, zero_point):
@@ -94,7 +66,7 @@ def test_every_implementation_agrees_at_the_limits_of_the_tables(shape, zero_poi
         rng.integers(0, 256, spec.shape, np.uint8),
         rng.choice(np.uint8([0, 255]), spec.shape),
     ):
-        codec = drawn(rng, *shape)
+        codec = Klt(rows, drawn_transform(rng, shape))
         payload = codec.encode_unit(values, spec)
         expected = codec.decode_unit(payload, spec, rows)
         for name, each in implementations(codec).items():

@@ -72,6 +72,8 @@ class StandardOperator(NamedTuple):
 class Codec(ABC):
     """Encoder and decoder of a map's rows. Abstract; every codec is final.
 
+    What several codecs have in common may be an abstract class between (`abstract=True`).
+
     `unique` says that different payloads restore different rows. A transform cannot promise that:
     what a code adds may be clamped.
 
@@ -94,10 +96,12 @@ class Codec(ABC):
 
     unit_rows: int = 1
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
+        if abstract:
+            return
         stem = cls.__module__.rpartition(".")[2]
-        if Codec not in cls.__bases__:
+        if any(base in Codec.registered.values() for base in cls.__bases__):
             raise BadArgument(
                 f"{cls.__name__} derives from a codec, but codecs are final: derive from Codec "
                 f"and hold the other codec in a field"

@@ -53,7 +53,7 @@ def allocate(
     chosen = np.zeros(channels, np.uint8)
     left = int(budget_bits)
     blocked = np.zeros(channels, bool)
-    for channel, start, stop in _segments(losses, elements):
+    for channel, start, stop in segments(losses, elements):
         needed = (stop - start) * int(elements[channel])
         # A segment may follow only on the one before it.
         blocked[channel] |= needed > left
@@ -63,7 +63,7 @@ def allocate(
     return _spent(chosen, elements, left, widths - 1)
 
 
-def _segments(losses: Float64Array, elements: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+def segments(losses: Float64Array, elements: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """(channel, from width, to width) of every hull segment that saves, the best first.
 
     Slopes of a hull never rise, and the sort is stable, so a channel's segments stay in order.

@@ -7,13 +7,8 @@ Source
     and a group of channels, components of what the output feels, a width of 0 to 8 bits for each
     (transform_fit.py), integers throughout (transform.py), a fixed rate instead of Huffman codes.
 
-Size, per unit of `rows` rows, for blocks whose widths add up to b bits
-    bytes = ceil(rows / block rows) * ceil(width / block columns) * ceil(b / 8)
-
-Payload: the blocks row by row, each
-    ceil(b / 8) bytes: the codes of its components, group by group, of their widths, the first bits
-    the lowest, the spare bits zero
-The matrices belong to the plan, not to the payload: two bytes per element and component of a group.
+Size and payload are those of packed_blocks.py. The matrices belong to the plan, not to the payload:
+two bytes per element and component of a group.
 
 Cost: as many multiplications per element as a group has components, each way.
 
@@ -24,28 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from thinmaps import bits
-from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
-from thinmaps.codecs.transform import WIDEST, Transform
-from thinmaps.codecs.transform_fit import BlockShape, Weights, fit_klt
-from thinmaps.errors import BadArgument, CorruptPayload
+from thinmaps.codecs.base import UInt8Array
+from thinmaps.codecs.packed_blocks import PackedBlocks
+from thinmaps.codecs.transform import BlockTransform, Transform
+from thinmaps.codecs.transform_fit import Weights
 from thinmaps.types import MapSpec
-
-RATE_ONE = 16  # the option `rate` counts sixteenths of a bit
 
 
 @dataclass(frozen=True, eq=False)
-class Klt(Codec):
+class Klt(PackedBlocks):
     """Components of `transform`, each in the bits of its width."""
 
     id: ClassVar[str] = "klt"
-    rate: ClassVar[Literal["fixed", "variable"]] = "fixed"
-    unique: ClassVar[bool] = False
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({}, {"rate": 32, "block": 1})
     menu: ClassVar[tuple[Mapping[str, int], ...]] = tuple(
         {"rate": rate} for rate in (16, 24, 32, 40)
@@ -69,87 +56,10 @@ class Klt(Codec):
         costs: per channel (channels,), or a matrix per group over the elements of a block; without
         them all cost the same.
         """
-        chosen = cls.checked_options(options, rate=4 * RATE_ONE, block=2, group=16, unit_rows=1)
-        for name, most in (("rate", WIDEST * RATE_ONE), ("block", 2), ("group", 32)):
-            value = chosen[name]
-            if type(value) is not int or not 1 <= value <= most:
-                raise BadArgument(
-                    f"{cls.id} needs {name} to be an integer in 1..{most}, got {value!r}"
-                )
-        unit_rows, block = cls(chosen["unit_rows"]).unit_rows, chosen["block"]
-        whole = unit_rows % block == 0 or 1 < spec.height <= unit_rows
-        shape = BlockShape(block if whole else 1, block, chosen["group"])
-        elements = shape.rows * shape.columns * spec.channels
-        # Whole bytes, because a block takes them anyway.
-        budget = 8 * max(1, round(elements * chosen["rate"] / (8 * RATE_ONE)))
-        return cls(unit_rows, fit_klt(spec, samples, shape, weights, budget))
+        unit_rows, transform = cls.fitted(spec, samples, weights, options)
+        return cls(unit_rows, transform)
 
     @property
-    def lossless(self) -> bool:
-        """Never: components are rounded."""
-        return False
-
-    @property
-    def block_bits(self) -> int:
-        """Bits of one block."""
-        return int(self.transform.width.sum())
-
-    def check_spec(self, spec: MapSpec) -> None:
-        """Refuse maps of another number of channels, and units that end inside of a block."""
-        super().check_spec(spec)
-        self.transform.check_spec(spec, self.unit_rows, self.id)
-
-    def unit_bytes(self, spec: MapSpec, rows: int) -> int:
-        """Whole bytes for every block."""
-        down, across = self.transform.blocks(spec, rows)
-        return down * across * bits.packed_bytes(self.block_bits, 1)
-
-    def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
-        """The codes of every block, packed."""
-        self.check_rows(rows, spec)
-        codes = self.transform.codes(rows, spec.zero_point)
-        planes = np.unpackbits(codes[..., None], axis=-1, bitorder="little")
-        return np.packbits(planes[..., self._used_bits()], axis=-1, bitorder="little").tobytes()
-
-    def decode_unit(
-        self, payload: bytes, spec: MapSpec, rows: int, column: int = 0, columns: int | None = None
-    ) -> UInt8Array:
-        """What the codes restore, or the asked column range of it."""
-        first, stop = self.checked_columns(spec, rows, column, columns)
-        self.check_length(payload, spec, rows)
-        down, across = self.transform.blocks(spec, rows)
-        packed = np.frombuffer(payload, np.uint8).reshape(down, across, -1)
-        wide = self.transform.columns
-        begin = first // wide
-        packed = packed[:, begin : -(-stop // wide)]
-        if bits.has_spare_bits_set(packed, self.block_bits):
-            raise CorruptPayload(f"{self.id} found a spare bit set behind a block")
-        codes = self._codes(packed)
-        self.transform.check_codes(codes, spec.zero_point, self.id)
-        restored = self.transform.values(codes, spec.zero_point)
-        return restored[:rows, first - begin * wide : stop - begin * wide]
-
-    def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
-        """Those of the transform; codes lose nothing more."""
-        self.check_spec(spec)
-        return self.transform.standard_operators(spec)
-
-    def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
-        """Those of the transform."""
-        return self.transform.native_integers(spec.zero_point)
-
-    def native_tables(self, spec: MapSpec) -> UInt8Array:
-        """Those of the transform."""
-        del spec
-        return self.transform.native_tables()
-
-    def _used_bits(self) -> NDArray[np.bool_]:
-        """(components, 8): the bits of a code that are stored."""
-        return np.arange(WIDEST) < self.transform.width[:, None]
-
-    def _codes(self, packed: UInt8Array) -> UInt8Array:
-        """Codes (.., components) of packed blocks (.., bytes)."""
-        stream = np.unpackbits(packed, axis=-1, bitorder="little")[..., : self.block_bits]
-        planes = np.zeros((*packed.shape[:-1], self.transform.components, WIDEST), np.uint8)
-        planes[..., self._used_bits()] = stream
-        return np.packbits(planes, axis=-1, bitorder="little")[..., 0]
+    def blocks(self) -> BlockTransform:
+        """The transform."""
+        return self.transform

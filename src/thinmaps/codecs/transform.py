@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks of a map to components and back: a matrix in integers each way, one byte per component.
 
-No codec by itself: `klt` and `channel_dct` hold a `Transform` and differ in how its matrices come
-about and how the codes are stored. In integers only, so that every implementation and the exported
-ONNX network give the same bytes.
+No codec by itself: `klt` and `channel_dct` hold a `Transform`, `block_code` one whose quantisers
+are not tied to the zero point; they differ in how the matrices come about and how the codes are
+stored. In integers only, so that every implementation and the exported ONNX network give the same
+bytes.
 
 Source
     Transform coding with a quantiser per component is classical (Goyal, "Theoretical Foundations of
@@ -17,13 +18,14 @@ that reach over the right or lower edge repeat the last column or row, and what 
 is left out. A group has `counts` components, which may be fewer than it has elements.
 
 Arithmetic, for elements x of a block in a map of zero point z
-    code_k = clamp(floor((sum_i analysis_ki * (x_i - z) + half) / 2**s_k) + zero_code_k,
-                   0, 2**w_k - 1)
-    x'_i   = clamp(floor((sum_k synthesis_ik * (code_k - zero_code_k) + half) / 2**t_c) + z, 0, 255)
-where `half` is half of the divisor, so that both round half up, `s` is the component's
-`analysis_shift`, `w` its `width`, and `t` the `synthesis_shift` of the element's channel. A block
-of zero points has zero codes, and comes back exactly. Matrices are int8, shifts at most 15 and sums
-have at most 128 terms, so that everything lies below 2**24, where float32 is exact.
+    code_k = clamp(floor((sum_i analysis_ki * (x_i - z) + offset_k) / 2**s_k), 0, 2**w_k - 1)
+    x'_i   = clamp(floor((floor(sum_k synthesis_ik * (code_k - centre_k / 4)) + half) / 2**t_c) + z,
+                   0, 255)
+where `half` is half of the divisor, so that it rounds half up, `s` is the component's
+`analysis_shift`, `w` its `width`, and `t` the `synthesis_shift` of the element's channel. In a
+`Transform` offset and centre are those of a zero code: `zero_code * 2**s + half` and `4 *
+zero_code`, so that a block of zero points comes back exactly. Matrices are int8, shifts at most 15
+and sums have at most 128 terms, so that nothing exceeds 2**24, up to where float32 is exact.
 
 Several codes may restore the same block, because what is clamped or left out does not show.
 
@@ -33,6 +35,7 @@ component of each group, belong to the plan. The native twin is transform.h.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -52,6 +55,7 @@ MOST_SHIFT = 15
 WIDEST = 8
 LANES = 16  # outputs that the native twin computes side by side
 QUAD = 4  # inputs that it multiplies at once
+QUARTERS = 4  # that a centre counts of a code
 
 
 class Group(NamedTuple):
@@ -68,12 +72,12 @@ def _bytes(*values: int) -> UInt8Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Transform:
-    """Matrices and quantisers of every group; by default one channel, unchanged.
+class BlockTransform(ABC):
+    """Matrices and widths of every group; by default one channel, unchanged.
 
-    `counts` are components per group; `width`, `zero_code` and `analysis_shift` are per component,
+    `counts` are components per group; `width` and `analysis_shift` are per component,
     `synthesis_shift` per channel. `analysis` and `synthesis` hold the groups' matrices one after
-    the other, in C order.
+    the other, in C order. Abstract but for where the codes lie: `offset` and `centre`.
     """
 
     rows: int = 1
@@ -81,7 +85,6 @@ class Transform:
     group: int = 1
     counts: NDArray[np.int32] = field(default_factory=lambda: np.ones(1, np.int32))
     width: NDArray[np.uint8] = field(default_factory=lambda: _bytes(8))
-    zero_code: NDArray[np.uint8] = field(default_factory=lambda: _bytes(0))
     analysis: NDArray[np.int8] = field(default_factory=lambda: np.ones(1, np.int8))
     analysis_shift: NDArray[np.uint8] = field(default_factory=lambda: _bytes(0))
     synthesis: NDArray[np.int8] = field(default_factory=lambda: np.ones(1, np.int8))
@@ -118,25 +121,33 @@ class Transform:
     def _check_tables(self) -> None:
         products = int((self.counts * self.elements_of_groups()).sum())
         channels, components = self.synthesis_shift.size, self.components
-        for name, kind, size, least, most in (
-            ("width", np.uint8, components, 1, WIDEST),
-            ("zero_code", np.uint8, components, 0, 255),
-            ("analysis", np.int8, products, -128, 127),
-            ("analysis_shift", np.uint8, components, 0, MOST_SHIFT),
-            ("synthesis", np.int8, products, -128, 127),
-            ("synthesis_shift", np.uint8, channels, 0, MOST_SHIFT),
-        ):
-            table = getattr(self, name)
-            if table.dtype != kind or table.shape != (size,):
-                raise BadArgument(
-                    f"{name} must be {np.dtype(kind)} ({size},), got {table.dtype} {table.shape}"
-                )
-            if table.min() < least or table.max() > most:
-                raise BadArgument(
-                    f"{name} must be in {least}..{most}, got {table.min()}..{table.max()}"
-                )
-        if np.any(self.zero_code > self.largest):
-            raise BadArgument("zero_code must be a code of the component's width")
+        self._check_table("width", np.uint8, components, (1, WIDEST))
+        self._check_table("analysis", np.int8, products, (-128, 127))
+        self._check_table("analysis_shift", np.uint8, components, (0, MOST_SHIFT))
+        self._check_table("synthesis", np.int8, products, (-128, 127))
+        self._check_table("synthesis_shift", np.uint8, channels, (0, MOST_SHIFT))
+
+    def _check_table(self, name: str, kind: type, elements: int, limits: tuple[int, int]) -> None:
+        """Refuse a table of another type, length or range."""
+        table, (least, most) = getattr(self, name), limits
+        if table.dtype != kind or table.shape != (elements,):
+            raise BadArgument(
+                f"{name} must be {np.dtype(kind)} ({elements},), got {table.dtype} {table.shape}"
+            )
+        if table.min() < least or table.max() > most:
+            raise BadArgument(
+                f"{name} must be in {least}..{most}, got {table.min()}..{table.max()}"
+            )
+
+    @property
+    @abstractmethod
+    def offset(self) -> Int32Array:
+        """What is added to the sum of each component before it is shifted to a code."""
+
+    @property
+    @abstractmethod
+    def centre(self) -> Int32Array:
+        """The place, in quarters of a code, that restores nothing but zero points."""
 
     @property
     def pixels(self) -> int:
@@ -187,7 +198,7 @@ class Transform:
                 f"of it or the whole map of {spec.height} rows, got {unit_rows}"
             )
 
-    def blocks(self, spec: MapSpec, rows: int) -> tuple[int, int]:
+    def counts_of(self, spec: MapSpec, rows: int) -> tuple[int, int]:
         """Blocks below each other and side by side in a unit of `rows` rows."""
         return -(-rows // self.rows), -(-spec.width // self.columns)
 
@@ -207,8 +218,7 @@ class Transform:
         return codes
 
     def _quantised(self, sums: Int32Array, components: slice) -> Int32Array:
-        shift = self.analysis_shift[components].astype(np.int32)
-        codes = ((sums + (1 << shift >> 1)) >> shift) + self.zero_code[components]
+        codes = (sums + self.offset[components]) >> self.analysis_shift[components].astype(np.int32)
         return np.asarray(codes.clip(0, self.largest[components]), np.int32)
 
     def values(self, codes: UInt8Array, zero_point: int) -> UInt8Array:
@@ -218,8 +228,8 @@ class Transform:
         pixels = np.empty((down, across, self.rows, self.columns, channels), np.uint8)
         for group in self.groups():
             levels = codes[..., group.components].astype(np.float32)
-            levels -= self.zero_code[group.components]
-            sums = (levels @ group.synthesis.T.astype(np.float32)).astype(np.int32)
+            levels -= self.centre[group.components] / np.float32(QUARTERS)
+            sums = np.floor(levels @ group.synthesis.T.astype(np.float32)).astype(np.int32)
             shift = self.synthesis_shift[group.channels].astype(np.int32)
             x = sums.reshape(down, across, self.rows, self.columns, -1) + (1 << shift >> 1) >> shift
             pixels[..., group.channels] = (x + zero_point).clip(0, 255)
@@ -260,22 +270,23 @@ class Transform:
             place = np.argsort(order)
             analysis, synthesis = analysis[:, place], synthesis[:, place]
             synthesis_shift = synthesis_shift[place]
-        zero_code = self.zero_code.astype(np.float32)
+        whole = (1 << self.analysis_shift.astype(np.int32)).astype(np.float32)
         zero = np.float32(spec.zero_point)
-        down, across = self.blocks(spec, spec.height)
+        down, across = self.counts_of(spec, spec.height)
         below = down * self.rows - spec.height
         right = across * self.columns - spec.width
         return (
             StandardOperator("Add", (-zero,)),
             *([StandardOperator("Pad", (), (below, right))] if below or right else []),
             StandardOperator("Conv", (analysis,)),
-            *_shifted(self.analysis_shift),
-            StandardOperator("Add", (zero_code,)),
+            StandardOperator("Add", (self.offset.astype(np.float32),)),
+            StandardOperator("Mul", ((1 / whole).astype(np.float32),)),
+            StandardOperator("Floor"),
             StandardOperator("Max", (np.float32(0),)),
             StandardOperator("Min", (self.largest.astype(np.float32),)),
-            StandardOperator("Add", (-zero_code,)),
+            StandardOperator("Add", ((self.centre / -QUARTERS).astype(np.float32),)),
             StandardOperator("ConvTranspose", (synthesis,)),
-            *_shifted(synthesis_shift),
+            *_rounded(synthesis_shift),
             StandardOperator("Add", (zero,)),
             StandardOperator("Clip", (np.float32(0), np.float32(255))),
             *([StandardOperator("Crop", (), (spec.height, spec.width))] if below or right else []),
@@ -296,7 +307,7 @@ class Transform:
         for group in self.groups():
             numbers.append(np.array([len(group.analysis)]))
             shift = self.analysis_shift[group.components].astype(np.int32)
-            bias = (self.zero_code[group.components].astype(np.int32) << shift) + (1 << shift >> 1)
+            bias = self.offset[group.components]
             bias = bias - zero_point * group.analysis.astype(np.int32).sum(axis=1)
             largest = self.largest[group.components]
             table = _lanes(bias, shift, largest)
@@ -304,7 +315,8 @@ class Transform:
             numbers.append(np.concatenate([table, limits], axis=1).ravel())
             shift = np.tile(self.synthesis_shift[group.channels].astype(np.int32), self.pixels)
             bias = (zero_point << shift) + (1 << shift >> 1)
-            bias = bias - group.synthesis.astype(np.int32) @ self.zero_code[group.components]
+            quarters = group.synthesis.astype(np.int32) @ self.centre[group.components]
+            bias = bias + (-quarters // QUARTERS)
             numbers.append(_lanes(bias, shift).ravel())
         return np.concatenate(numbers).astype(np.int32)
 
@@ -314,7 +326,31 @@ class Transform:
         return np.concatenate([_tiles(matrix) for matrix in stages]).view(np.uint8)
 
 
-def _shifted(shift: UInt8Array) -> tuple[StandardOperator, ...]:
+@dataclass(frozen=True, eq=False)
+class Transform(BlockTransform):
+    """A transform whose zero points stay exact: `zero_code` per component stands for them."""
+
+    zero_code: NDArray[np.uint8] = field(default_factory=lambda: _bytes(0))
+
+    def _check_tables(self) -> None:
+        super()._check_tables()
+        self._check_table("zero_code", np.uint8, self.components, (0, 255))
+        if np.any(self.zero_code > self.largest):
+            raise BadArgument("zero_code must be a code of the component's width")
+
+    @property
+    def offset(self) -> Int32Array:
+        """The zero code's, and half a step, so that codes are rounded half up."""
+        shift = self.analysis_shift.astype(np.int32)
+        return np.asarray((self.zero_code << shift) + (1 << shift >> 1), np.int32)
+
+    @property
+    def centre(self) -> Int32Array:
+        """The zero code."""
+        return QUARTERS * self.zero_code.astype(np.int32)
+
+
+def _rounded(shift: UInt8Array) -> tuple[StandardOperator, ...]:
     """`floor((x + half) / 2**shift)`, exact in float32."""
     whole = np.float32(1) * (1 << shift.astype(np.int32))
     half = np.floor(whole / 2).astype(np.float32)

@@ -18,7 +18,7 @@ Cost: of each group of n elements n**3 and samples * n**2 operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.codecs.base import UInt8Array
-from thinmaps.codecs.bit_allocation import allocate
+from thinmaps.codecs.bit_allocation import allocate, segments
 from thinmaps.codecs.transform import MOST_SHIFT, WIDEST, Transform
 from thinmaps.errors import BadArgument, BadShape
 from thinmaps.types import MapSpec
@@ -35,6 +35,7 @@ Float64Array = NDArray[np.float64]
 # (channels,), or one matrix per group of channels over the elements of a block.
 Weights = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
+MOST_BLOCK_BYTES = 255  # that maps share among each other
 MOST_BLOCKS = 4096  # of the samples; more of them change little
 # A direction that is not felt would have endless errors: the least is this share of the mean.
 LEAST_FELT = 1e-3
@@ -89,20 +90,72 @@ def fit_klt(
     Raises:
         BadArgument, BadShape: samples or weights that do not fit the map.
     """
+    bases = bases_of(spec, samples, shape, weights)
+    return transform_of(shape, bases, bits)
+
+
+def bases_of(
+    spec: MapSpec, samples: UInt8Array, shape: BlockShape, weights: Weights | None
+) -> list[Basis]:
+    """The directions of each group of channels; arguments are those of `fit_klt`."""
     check_samples(spec, samples)
     felt = _metrics(spec.channels, shape, weights)
     blocks = blocks_of(samples, shape).astype(np.float64) - spec.zero_point
     if not len(blocks):
         blocks = np.zeros((1, *blocks.shape[1:]))
-    bases = []
+    found = []
     for place, metric in enumerate(felt):
         first = place * shape.channels
         part = blocks[..., first : first + shape.channels].reshape(len(blocks), -1)
-        bases.append(_basis(part, metric))
+        found.append(_basis(part, metric))
+    return found
+
+
+def transform_of(shape: BlockShape, bases: Sequence[Basis], bits: int) -> Transform:
+    """The integers of all groups, of `bits` bits per block, where they save most."""
     losses = np.concatenate([basis.losses for basis in bases])
     width = allocate(losses, np.ones(len(losses), np.int64), bits)
     last = np.cumsum([len(basis.losses) for basis in bases])[:-1]
     return assembled(shape, bases, np.split(width, last))
+
+
+def block_bytes_together(
+    bases: Mapping[str, Sequence[Basis]], blocks: Mapping[str, int], mean_bytes: float
+) -> dict[str, int]:
+    """Bytes of a block of each map, of `mean_bytes` in the mean over all blocks of all maps.
+
+    Bytes go to the maps where they save most of what the output feels. Errors are taken to be
+    those of bases that were found with weights in one unit for all maps.
+
+    Args:
+        bases: of each map, by its name.
+        blocks: how many of them each map has.
+        mean_bytes: 1 or more.
+
+    Raises:
+        BadArgument: less than a byte.
+    """
+    if mean_bytes < 1:
+        raise BadArgument(f"a block of a map has a byte at least, got a mean of {mean_bytes}")
+    counts = np.array([blocks[name] for name in bases], np.int64)
+    curves = np.stack([_losses_by_bytes(each) for each in bases.values()])
+    spare = int((mean_bytes - 1) * counts.sum())
+    # Every block has its first byte before the shares of the others are found.
+    more = allocate(curves[:, 1:] * counts[:, None], counts, spare)
+    return {name: 1 + int(added) for name, added in zip(bases, more, strict=True)}
+
+
+def _losses_by_bytes(bases: Sequence[Basis]) -> Float64Array:
+    """What a block of a map loses with 0, 1, .. `MOST_BLOCK_BYTES` bytes."""
+    losses = np.concatenate([basis.losses for basis in bases])
+    saved = [
+        (float(losses[component, start] - losses[component, stop]), stop - start)
+        for component, start, stop in segments(losses, np.ones(len(losses), np.int64))
+    ]
+    spent = np.cumsum([0, *(bits for _, bits in saved)])
+    left = losses[:, 0].sum() - np.cumsum([0.0, *(gain for gain, _ in saved)])
+    at = 8 * np.arange(MOST_BLOCK_BYTES + 1)
+    return np.asarray(np.interp(at, spent, left), np.float64)
 
 
 def check_samples(spec: MapSpec, samples: UInt8Array) -> None:

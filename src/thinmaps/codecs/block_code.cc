@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Native twin of block_code.py; packed_blocks.h has the payload, transform.h the arithmetic.
+#include "codec.h"
+#include "packed_blocks.h"
+
+namespace thinmaps {
+
+extern const CodecKernel kBlockCode{"block_code", Isa::kPortable,
+                                    packed_blocks::Encode<PortableTransform>,
+                                    packed_blocks::Decode<PortableTransform>};
+#if defined(__x86_64__)
+extern const CodecKernel kBlockCodeAvx512{"block_code", Isa::kAvx512, packed_blocks::EncodeAvx512,
+                                          packed_blocks::DecodeAvx512};
+#endif
+
+}  // namespace thinmaps
