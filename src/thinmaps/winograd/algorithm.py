@@ -9,7 +9,7 @@ Transposed with respect to d it is the correlation, with A^T = D^T and B^T = C^T
 the same matrices are applied to columns and rows: Y = A^T ((G g G^T) . (B^T X B)) A.
 
 A product does not change when its row of B^T is multiplied by a number and its row of G divided by
-it. G is applied once per filter, B^T to every picture: fractions go to G (`_balanced`).
+it. G is applied once per filter, B^T to every picture: fractions go to G (`balanced`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Algorithm:
     def matrices(self) -> Triple:
         """A^T (m x mu), G (mu x r), B^T (mu x N), verified."""
         signal, g, result = stacked(self.factors)
-        triple = balanced(Triple(transpose(signal), g, transpose(result)))
+        triple = Triple(transpose(signal), *balanced(g, transpose(result)))
         verify(triple)
         return triple
 
@@ -150,10 +150,10 @@ def arrays(triple: Triple, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, .
     return tuple(np.array(rows).astype(dtype) for rows in exact)
 
 
-def balanced(triple: Triple) -> Triple:
+def balanced(g: Matrix, bt: Matrix) -> tuple[Matrix, Matrix]:
     """Rows of B^T as simple as any multiple of them, rows of G divided by as much."""
-    pairs = [_balanced_rows(g, bt) for g, bt in zip(triple.g, triple.bt, strict=True)]
-    return Triple(triple.at, tuple(g for g, _ in pairs), tuple(bt for _, bt in pairs))
+    pairs = [_balanced_rows(*rows) for rows in zip(g, bt, strict=True)]
+    return tuple(g for g, _ in pairs), tuple(bt for _, bt in pairs)
 
 
 def _balanced_rows(g: Row, bt: Row) -> tuple[Row, Row]:
