@@ -93,3 +93,21 @@ def test_labels_of_a_network_in_tiles_are_compared_with_the_whole(
     _, bare, wide = done.stdout.splitlines()
     assert wide == "margin   16: 0.0 % of the pixels, 2.70 times the work"
     assert not bare.startswith("margin    0: 0.0 %")
+
+
+def test_settings_of_learning_are_those_of_the_document_and_run(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from thinmaps.demo.main import read_digits
+    from thinmaps.learn.config import read_config
+    from thinmaps.learn.job import learn
+
+    (tmp_path / "demo-out").mkdir()
+    read_digits(tmp_path / "demo-out")
+    (tmp_path / "examples").mkdir()
+    settings = tmp_path / "examples" / "learn_digits.toml"
+    settings.write_bytes((EXAMPLES / settings.name).read_bytes())
+    found = learn(read_config(settings))
+    assert found is not None
+    assert found.ratio == 4
+    assert found.held_out == 20
+    assert found.agreement >= 85

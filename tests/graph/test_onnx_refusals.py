@@ -181,6 +181,11 @@ def test_a_network_without_a_convolution_is_refused():
     [
         ([CONV], {"w": weights(3, 5, 1, 1)}, r"'conv' \(Conv\) has weights for 5 .*has 4"),
         (
+            [node("Conv", ["x", "w"], ["y"], name="conv", group=4)],
+            {"w": weights(3, 1, 1, 1)},
+            r"'conv' \(Conv\) has 3 filters, not divisible by 4 groups",
+        ),
+        (
             [node("Conv", ["x", "w", "c"], ["y"], name="conv")],
             {**FILTERS, "c": weights(2)},
             "'conv'.* 2 bias values for 3",

@@ -101,6 +101,16 @@ def test_all_operators_that_we_lack_are_named_with_their_lines() -> None:
     assert f"{__file__}:{second} uses operator roll" in str(refusal.value)
 
 
+class Pair(nn.Module):
+    def forward(self, left: Tensor, right: Tensor, *, scale: float = 1.0) -> Tensor:
+        return left + right * scale
+
+
+def test_several_inputs_are_refused_in_one_sentence() -> None:
+    with pytest.raises(BadModel, match=r"^Pair takes 2 inputs \(left, right\), .*; wrap it"):
+        capture(Pair(), pictures(1))
+
+
 def test_an_example_that_is_no_picture_is_refused() -> None:
     with pytest.raises(BadArgument, match=r"float n c h w, got torch\.int64"):
         capture(small("resnet"), torch.zeros(1, 3, 8, 8, dtype=torch.int64))

@@ -13,7 +13,7 @@ from PIL import Image
 from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.errors import BadArgument, BadData
 from thinmaps.graph.quantise import real_values
-from thinmaps.learn import InTurn, PictureLoader, RandomCrop, RandomFlip
+from thinmaps.learn import InTurn, PictureLoader, RandomCrop, RandomFlip, RandomWindow
 from thinmaps.run.pictures import fit_picture
 from thinmaps.types import Preprocessing
 
@@ -110,3 +110,19 @@ def test_flips_mirror_about_half_of_the_pictures() -> None:
     mirrored = sum(torch.equal(one, batch[0].flip(2)) for one in made)
     assert all(torch.equal(one, batch[0]) or torch.equal(one, batch[0].flip(2)) for one in made)
     assert 30 < mirrored < 70
+
+
+def test_a_window_is_a_part_of_its_picture_at_any_place() -> None:
+    torch.manual_seed(3)
+    picture = torch.arange(30.0).reshape(1, 1, 5, 6)
+    found = RandomWindow(3)(picture.repeat(200, 1, 1, 1))
+    assert found.shape == (200, 1, 3, 3)
+    corners = {float(part[0, 0, 0]) for part in found}
+    assert corners == {row * 6.0 + column for row in range(3) for column in range(4)}
+    for part in found:
+        top, left = divmod(int(part[0, 0, 0]), 6)
+        assert torch.equal(part, picture[0, :, top : top + 3, left : left + 3])
+    with pytest.raises(BadArgument, match="a window of 6 pixels needs larger pictures than 5x6"):
+        RandomWindow(6)(picture)
+    with pytest.raises(BadArgument, match="1 pixel or more, got 0"):
+        RandomWindow(0)

@@ -64,3 +64,10 @@ def test_a_student_that_stops_and_goes_on_is_the_one_that_did_not(tmp_path: Path
     assert learnt(fresh, **chosen, checkpoint_every=5).resumed_from == 5
     assert torch.equal(weights(fresh), weights(whole))
     assert all(torch.equal(fresh.state_dict()[k], v) for k, v in whole.state_dict().items())
+
+
+def test_pictures_of_another_size_join_a_run_with_an_average() -> None:
+    own = student()
+    loader = [pictures(4), pictures(4, size=20)]
+    result = distill(own, small("squeezenet"), loader, steps=4, options=options(average_decay=0.9))
+    assert result.rows[-1].step == 4

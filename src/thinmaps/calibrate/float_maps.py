@@ -43,7 +43,7 @@ class FloatMaps:
         self.names = [name for name in dict.fromkeys(names) if name != self.input]
         self.preprocessing = preprocessing
         # A network may have no map but its input that is asked for: then there is nothing to run.
-        self.session = _session(model, self.names) if self.names else None
+        self.session = session_of(model, self.names) if self.names else None
 
     def of(self, name: str, picture: NDArray[Any]) -> dict[str, FloatArray]:
         """All maps for one picture of a `PictureSet`, by name."""
@@ -57,7 +57,7 @@ class FloatMaps:
         return found
 
 
-def _session(model: onnx.ModelProto, names: list[str]) -> Any:
+def session_of(model: onnx.ModelProto, names: list[str]) -> Any:
     """A session of one thread whose outputs are the named values."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

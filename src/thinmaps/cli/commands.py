@@ -14,6 +14,7 @@ from thinmaps.cli.printing import (
     say,
     show_comparison,
     show_evaluation,
+    show_learning,
     show_map_profile,
     show_predictions,
     show_profile,
@@ -293,6 +294,21 @@ def export(
     say(f"wrote {onnx}")
     if json:
         print_json({"onnx": onnx, "bytes": Path(onnx).stat().st_size})
+
+
+@app.command()
+def learn(
+    config: Annotated[str, typer.Argument(metavar="CONFIG.toml", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a network to live with small maps, as a file says; needs PyTorch."""
+    from thinmaps.learn.config import read_config
+    from thinmaps.learn.job import learn as learn_as_asked
+
+    found = learn_as_asked(read_config(config), resume=resume)
+    if found is not None:
+        show_learning(found, json)
 
 
 @app.command()

@@ -21,7 +21,8 @@ from thinmaps.measure.profile import Profile
 from thinmaps.measure.report import report
 from thinmaps.measure.words import percent
 
-if TYPE_CHECKING:  # needs ONNX, which `run` does not
+if TYPE_CHECKING:  # need ONNX or torch, which `run` does not
+    from thinmaps.learn.job import LearnReport
     from thinmaps.measure.verification import Verification
 
 # Lines of a table that goes to a file or a pipe are never cut.
@@ -91,6 +92,16 @@ def show_evaluation(found: Evaluation, as_json: bool) -> None:
         print_table(show.evaluation_table(found.result))
     if found.note:
         say(found.note)
+
+
+def show_learning(found: LearnReport, as_json: bool) -> None:
+    """What learning brought, and the files that it left."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_table(show.figures_table(found.figures()))
+    for path in found.files:
+        say(f"wrote {path}")
 
 
 def show_comparison(found: Comparison, as_json: bool) -> None:

@@ -109,10 +109,14 @@ def clean_photograph(output: Path) -> Cleaned:
 
 
 def read_digits(output: Path) -> Classification:
-    """Compress the digit reader, save it, compare it with the float network."""
+    """Compress the digit reader, save it, compare it with the float network.
+
+    The digits that it was calibrated on stay in the folder, for those who train on.
+    """
     path = output / "digits.onnx"
     path.write_bytes(shipped.shipped(path.name))
     digits = shipped.digits()
+    np.save(output / "digits_to_learn.npy", digits.calibration)
     model = compress(
         path,
         list(digits.calibration),

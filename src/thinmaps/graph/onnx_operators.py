@@ -79,6 +79,10 @@ def convolution(op: Op, draft: Draft) -> None:
         raise Refusal(f"it convolves {axes} axes, only height and width (2) are supported")
     groups = int(op.attributes.get("group", 1))
     _check_channels(op, weights.values.shape[1] * groups, shape[2])
+    if weights.values.shape[0] % groups:
+        raise BadModel(
+            f"{op} has {weights.values.shape[0]} filters, not divisible by {groups} groups"
+        )
     window = window_of(op, weights.values.shape[2:], shape)
     draft.make(op, _layer(op, draft, window, groups, weights), (name,))
 

@@ -2,6 +2,7 @@
 """Everything that needs torch: networks learn to live with small maps. Needs `thinmaps[learn]`.
 
     capture      a user's module -> the float network that the one reader takes
+    read_network a float ONNX file -> the same
     prepare      the student of a module: calibrated, on the grid, codecs in place
     surrogates   what stands for a codec while a network learns
     export       a student -> standard ONNX, codecs in it, that `thinmaps compress` takes as it is
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from thinmaps.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip
+    from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip, RandomWindow
     from thinmaps.learn.captured import Captured, capture
     from thinmaps.learn.distillation import DistillationLosses, distill
     from thinmaps.learn.fitting import fit
     from thinmaps.learn.onnx_file import export
+    from thinmaps.learn.onnx_network import OnnxTeacher, read_network
     from thinmaps.learn.options import TrainingOptions
     from thinmaps.learn.picture_loader import PictureLoader
     from thinmaps.learn.preparation import prepare
@@ -42,9 +44,11 @@ _HOMES = {
     "Captured": "thinmaps.learn.captured",
     "DistillationLosses": "thinmaps.learn.distillation",
     "InTurn": "thinmaps.learn.augmentation",
+    "OnnxTeacher": "thinmaps.learn.onnx_network",
     "PictureLoader": "thinmaps.learn.picture_loader",
     "RandomCrop": "thinmaps.learn.augmentation",
     "RandomFlip": "thinmaps.learn.augmentation",
+    "RandomWindow": "thinmaps.learn.augmentation",
     "Student": "thinmaps.learn.student",
     "TrainingOptions": "thinmaps.learn.options",
     "TrainingResult": "thinmaps.learn.training",
@@ -53,15 +57,18 @@ _HOMES = {
     "export": "thinmaps.learn.onnx_file",
     "fit": "thinmaps.learn.fitting",
     "prepare": "thinmaps.learn.preparation",
+    "read_network": "thinmaps.learn.onnx_network",
 }
 
 __all__ = [
     "Captured",
     "DistillationLosses",
     "InTurn",
+    "OnnxTeacher",
     "PictureLoader",
     "RandomCrop",
     "RandomFlip",
+    "RandomWindow",
     "Student",
     "TrainingOptions",
     "TrainingResult",
@@ -70,6 +77,7 @@ __all__ = [
     "export",
     "fit",
     "prepare",
+    "read_network",
 ]
 
 

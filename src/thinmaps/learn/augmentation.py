@@ -35,18 +35,38 @@ class RandomCrop:
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """A batch of the same shape."""
-        n, c, h, w = pictures.shape
+        n, _, h, w = pictures.shape
         if self.margin >= min(h, w):
             raise BadArgument(f"a crop by {self.margin} pixels needs larger pictures than {h}x{w}")
         if not self.margin:
             return pictures
         padded = functional.pad(pictures, (self.margin,) * 4, mode="reflect")
         corners = torch.randint(2 * self.margin + 1, (2, n, 1)).to(pictures.device)
-        rows = corners[0] + torch.arange(h, device=pictures.device)
-        columns = corners[1] + torch.arange(w, device=pictures.device)
-        picture = torch.arange(n, device=pictures.device)[:, None, None, None]
-        channel = torch.arange(c, device=pictures.device)[None, :, None, None]
-        return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        return _gathered(padded, corners[0], corners[1], (h, w))
+
+
+@dataclass(frozen=True)
+class RandomWindow:
+    """A square of `side` pixels out of each picture, anywhere: a cheaper step, at the same scale.
+
+    Raises:
+        BadArgument: the side is not positive, or larger than a picture.
+    """
+
+    side: int
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise BadArgument(f"the side of a window is 1 pixel or more, got {self.side}")
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """A batch `n c side side`."""
+        n, _, h, w = pictures.shape
+        if self.side > min(h, w):
+            raise BadArgument(f"a window of {self.side} pixels needs larger pictures than {h}x{w}")
+        top = torch.randint(h - self.side + 1, (n, 1)).to(pictures.device)
+        left = torch.randint(w - self.side + 1, (n, 1)).to(pictures.device)
+        return _gathered(pictures, top, left, (self.side, self.side))
 
 
 @dataclass(frozen=True)
@@ -73,3 +93,13 @@ class InTurn:
         for augmentation in self.augmentations:
             pictures = augmentation(pictures)
         return pictures
+
+
+def _gathered(pictures: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows of (height, width) at corners `(n, 1)`."""
+    n, c = pictures.shape[:2]
+    rows = top + torch.arange(size[0], device=pictures.device)
+    columns = left + torch.arange(size[1], device=pictures.device)
+    picture = torch.arange(n, device=pictures.device)[:, None, None, None]
+    channel = torch.arange(c, device=pictures.device)[None, :, None, None]
+    return pictures[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -13,6 +13,7 @@ of them in its code. Costs one deep copy of the module while it is captured.
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 import traceback
 from collections.abc import Mapping
@@ -96,6 +97,7 @@ def capture(model: nn.Module, example: Tensor) -> Captured:
     if not isinstance(example, Tensor) or example.ndim != 4 or not example.is_floating_point():
         came = f"{example.dtype} {tuple(example.shape)}" if isinstance(example, Tensor) else example
         raise BadArgument(f"capture needs an example of float n c h w, got {came}")
+    _require_one_input(model)
     still = copy.deepcopy(model).cpu().float().eval()
     picture = example[:1].detach().cpu().float()
     try:
@@ -103,6 +105,20 @@ def capture(model: nn.Module, example: Tensor) -> Captured:
     except Exception as error:  # torch raises a dozen unrelated types here
         raise BadModel(_refusal(error)) from None
     return _Writer(program).captured(set(still.state_dict()))
+
+
+def _require_one_input(model: nn.Module) -> None:
+    taken = [
+        name
+        for name, each in inspect.signature(model.forward).parameters.items()
+        if each.default is each.empty
+        and each.kind in (each.POSITIONAL_OR_KEYWORD, each.POSITIONAL_ONLY)
+    ]
+    if len(taken) > 1:
+        raise BadModel(
+            f"{type(model).__name__} takes {len(taken)} inputs ({', '.join(taken)}), a network to "
+            "capture takes one picture; wrap it in a module that makes the others"
+        )
 
 
 def _refusal(error: Exception) -> str:

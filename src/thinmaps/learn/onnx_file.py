@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from thinmaps.export.onnx_qdq import to_onnx
 from thinmaps.file import write_atomically
 from thinmaps.learn.student import Student
@@ -21,5 +23,10 @@ def export(student: Student, path: str | Path, *, size: tuple[int, int] | None =
         BadModel: a weight is not finite, or a sum could leave int32.
         BadArgument: the path cannot be written, or a codec cannot be expressed in ONNX.
     """
-    drawn = to_onnx(student.network(size), student.codecs(), student.tail(size))
+    drawn = as_onnx(student, size)
     write_atomically(Path(path), drawn.SerializeToString(deterministic=True))
+
+
+def as_onnx(student: Student, size: tuple[int, int] | None = None) -> onnx.ModelProto:
+    """The same in memory; raises the same, so worth asking before hours of training."""
+    return to_onnx(student.network(size), student.codecs(), student.tail(size))

@@ -34,7 +34,7 @@ from thinmaps.learn.student import Calibrated, Student
 from thinmaps.plan.build import build
 from thinmaps.plan.held import held_maps
 from thinmaps.plan.plan import Plan
-from thinmaps.prepared import preprocessing_for
+from thinmaps.prepared import Progress, preprocessing_for
 from thinmaps.run.engine import Engine
 from thinmaps.types import Preprocessing
 
@@ -45,18 +45,19 @@ PICTURES_TO_FIT = 64  # of each map, for codecs that are asked for by id
 
 
 def prepare(
-    model: nn.Module,
+    model: nn.Module | Captured,
     example: Tensor,
     plan: Plan | Model | None = None,
     *,
     calibrate: Pictures | None = None,
     codecs: Codecs | None = None,
     preprocessing: Preprocessing | None = None,
+    progress: Progress | None = None,
 ) -> Student:
     """The student of a module.
 
     Args:
-        model: the user's module; it stays as it is.
+        model: the user's module, which stays as it is, or what `capture` or `read_network` made.
         example: float `n c h w` as the module takes it; its size is the student's own.
         plan: of this module (`compress(capture(model, example).model, ...)`, or of a file with the
             same layers in the same order): its scales, weights and codecs are taken.
@@ -66,12 +67,13 @@ def prepare(
         codecs: instead of the plan's, a codec or a request like "narrow:4" for each named map, or
             one request for every map that runs layer by layer hold.
         preprocessing: of pictures; ImageNet's where none is given.
+        progress: called with (what, done, of) while calibrating.
 
     Raises:
         BadModel: the module cannot be captured; the plan is of another network.
         BadArgument: neither a plan nor pictures; no such map.
     """
-    captured = capture(model, example)
+    captured = model if isinstance(model, Captured) else capture(model, example)
     network, clean = normalise(captured.model)
     shape = network.shapes[network.inputs[0]]
     if plan is not None:
@@ -88,10 +90,10 @@ def prepare(
         pictures = _pictures(calibrate).fitting()
         bytes_come = next(iter(pictures.at_most(1).read()))[1].dtype == np.uint8
         known = preprocessing_for(network, preprocessing) if bytes_come else None
-        found = calibrate_network(clean, network, pictures, known)
+        found = calibrate_network(clean, network, pictures, known, progress=progress)
         maps = scale_maps(network, found.ranges)
         made_of = Calibrated(captured, found.calibrated(network), maps, found.factors)
-        examples = _float_pictures(pictures, shape, known)
+        examples = float_pictures(pictures.at_most(PICTURES_TO_FIT), shape, known)
         asked = codecs or {}
     bare = Student(made_of, {})
     return Student(made_of, _codecs(bare, asked, examples)) if asked else bare
@@ -201,10 +203,10 @@ def _samples(
     return {name: np.stack([maps[name] for maps in seen]) for name in names}
 
 
-def _float_pictures(
+def float_pictures(
     pictures: PictureSet, shape: tuple[int, int, int], preprocessing: Preprocessing | None
 ) -> Iterator[NDArray[np.float32]]:
-    """Some of the pictures as the module takes them, float32 (h, w, c)."""
-    for name, picture in pictures.at_most(PICTURES_TO_FIT).read():
+    """Pictures as the module takes them, float32 (h, w, c)."""
+    for name, picture in pictures.read():
         fitted = network_values(name, picture, shape, preprocessing)
         yield np.ascontiguousarray(real_values(fitted, preprocessing).transpose(1, 2, 0))

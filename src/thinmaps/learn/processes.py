@@ -47,3 +47,8 @@ def gathered(fabric: Fabric, value: Any) -> list[Any]:
     found: list[Any] = [None] * fabric.world_size
     distributed.all_gather_object(found, value)
     return found
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks and writes files."""
+    return not distributed.is_torchelastic_launched() or os.environ["RANK"] == "0"

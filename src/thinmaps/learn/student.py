@@ -135,7 +135,7 @@ class Student(nn.Module):
         self._surrogates = nn.ModuleDict()
         self._add_execution(*self.size)
         for name in self.map_names:
-            _module(self, name)
+            point_at(self, name)
         for name, codec in codecs.items():
             self.check_map(name)
             if name in self._own.network.outputs:
@@ -205,7 +205,7 @@ class Student(nn.Module):
 
     def _shown(self, name: str, codes: Tensor, spec: MapSpec) -> Tensor:
         """The map, seen by those who asked: `maps` and forward hooks, which may replace it."""
-        point = _module(self, name)
+        point = point_at(self, name)
         is_wanted = self._wanted is not None and name in self._wanted_names
         if not is_wanted and not point._forward_hooks:
             return codes
@@ -450,7 +450,7 @@ def _at(module: nn.Module, path: str) -> Tensor:
     return found
 
 
-def _module(module: nn.Module, path: str) -> nn.Module:
+def point_at(module: nn.Module, path: str) -> nn.Module:
     """The module at a dotted name, made on the way where there is none."""
     for part in path.split(".") if path else ():
         if part not in module._modules:
@@ -466,7 +466,7 @@ def _module(module: nn.Module, path: str) -> nn.Module:
 def _set(module: nn.Module, path: str, value: Tensor, is_learnt: bool) -> None:
     """Put a parameter (or, not learnt, a buffer) at a dotted name."""
     parent, _, last = path.rpartition(".")
-    holder = _module(module, parent)
+    holder = point_at(module, parent)
     if is_learnt:
         setattr(holder, last, nn.Parameter(value))
     else:

@@ -167,7 +167,7 @@ class TrainingRun:
         for companion in self.options.companions:
             companion.after(self._mean)
         if self._average is not None:
-            self._average.update_parameters(self.student)
+            self._average.update_parameters(_weights(self.student))
         return named, norm, len(batch.pictures)
 
     def _answer(self, pictures: Tensor) -> Any:
@@ -385,4 +385,9 @@ def _average_of(student: nn.Module, decay: float) -> AveragedModel | None:
         for mean, parameter in zip(averages, current, strict=True):
             mean.lerp_(parameter, share)
 
-    return AveragedModel(student, multi_avg_fn=move)
+    return AveragedModel(_weights(student), multi_avg_fn=move)
+
+
+def _weights(student: nn.Module) -> nn.ParameterList:
+    """The parameters alone: a student grows buffers where pictures of another size come."""
+    return nn.ParameterList(student.parameters())

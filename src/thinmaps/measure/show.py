@@ -35,6 +35,14 @@ def front_table(front: Sequence[Trade]) -> RenderableType:
     return Group(Text("allocations that no other beats, on the pictures chosen on", "dim"), table)
 
 
+def figures_table(figures: Sequence[tuple[str, str]]) -> RenderableType:
+    """Named figures, one per line."""
+    table = Table.grid(padding=(0, 2))
+    for name, figure in figures:
+        table.add_row(name, Text(figure))
+    return table
+
+
 def _headline(report: Report) -> Table:
     """Figures of the whole plan."""
     table = Table.grid(padding=(0, 2))
