@@ -118,12 +118,12 @@ def test_matrices_that_do_not_fit_are_refused() -> None:
         (4, 3, "x, x-1, x+1, x^2+1, 7", "the constant 7"),
         (4, 3, "x, y", "got ' y'"),
         (4, 3, "", "got ''"),
-        (4, 3, "x, x^99", "degrees up to 23"),
+        (4, 3, "x, x^99", "degrees up to 15"),
         (4, 3, "x, 1/0", "divide by zero"),
         (4, 3, "x, x--1", "got ' x--1'"),
         (0, 3, None, "outputs of at least 1, got 0"),
         (4, -1, None, "taps of at least 1, got -1"),
-        (23, 3, None, "at most 24, got 23 \\+ 3 - 1 = 25"),
+        (15, 3, None, "at most 16, got 15 + 3 - 1 = 17"),
     ],
 )
 def test_what_makes_no_algorithm_is_refused_by_name(
@@ -131,7 +131,7 @@ def test_what_makes_no_algorithm_is_refused_by_name(
 ) -> None:
     with pytest.raises(BadArgument) as refusal:
         derive(outputs, taps, polynomials)
-    assert named.replace("\\", "") in str(refusal.value)
+    assert named in str(refusal.value)
 
 
 def test_polynomials_read_what_they_print() -> None:

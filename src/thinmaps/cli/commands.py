@@ -12,6 +12,7 @@ from thinmaps.cli import options
 from thinmaps.cli.printing import (
     print_json,
     say,
+    show_algorithm,
     show_comparison,
     show_evaluation,
     show_learning,
@@ -309,6 +310,35 @@ def learn(
     found = learn_as_asked(read_config(config), resume=resume)
     if found is not None:
         show_learning(found, json)
+
+
+@app.command()
+def winograd(
+    outputs: Annotated[int, typer.Option(metavar="M", help="Per tile and dimension.")] = 4,
+    taps: Annotated[int, typer.Option(metavar="R", help="Of the filter.")] = 3,
+    polynomials: Annotated[
+        str | None,
+        typer.Option(help='Coprime, degrees adding up to M + R - 2: "x, x-1, x+1, x^2+1".'),
+    ] = None,
+    python: Annotated[bool, typer.Option("--python", help="Transforms as NumPy.")] = False,
+    c: Annotated[bool, typer.Option("--c", help="Transforms as C++ templates.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Transforms as equations.")] = False,
+    json: Json = False,
+) -> None:
+    """Derive a fast convolution from polynomials: matrices, cost, error, code."""
+    from thinmaps import winograd as derived
+    from thinmaps.winograd.description import describe
+
+    options.at_most_one({"--python": python, "--c": c, "--latex": latex, "--json": json})
+    algorithm = derived.derive(outputs, taps, polynomials)
+    if python:
+        print(derived.python(algorithm), end="")
+    elif c:
+        print(derived.cpp(algorithm, f"F{outputs}x{taps}"), end="")
+    elif latex:
+        print(derived.latex(algorithm), end="")
+    else:
+        show_algorithm(describe(algorithm), json)
 
 
 @app.command()

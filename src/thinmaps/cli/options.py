@@ -132,3 +132,13 @@ def preprocessing(
     if len(means) == 1:
         means *= len(stds)
     return Preprocessing(means, stds, order or usual.order, fit or usual.fit)
+
+
+def at_most_one(switches: dict[str, bool]) -> None:
+    """Refuse switches that exclude each other.
+
+    >>> at_most_one({"--c": True, "--json": False})
+    """
+    chosen = [name for name, given in switches.items() if given]
+    if len(chosen) > 1:
+        raise BadArgument(f"{' and '.join(chosen)} exclude each other")

@@ -24,6 +24,7 @@ from thinmaps.measure.words import percent
 if TYPE_CHECKING:  # need ONNX or torch, which `run` does not
     from thinmaps.learn.job import LearnReport
     from thinmaps.measure.verification import Verification
+    from thinmaps.winograd.description import Description
 
 # Lines of a table that goes to a file or a pipe are never cut.
 PIPE_COLUMNS = 200
@@ -128,3 +129,11 @@ def show_profile(found: Profile, as_json: bool) -> None:
         print_json(found.to_json())
     else:
         print_table(show.profile_tables(found))
+
+
+def show_algorithm(found: Description, as_json: bool) -> None:
+    """A fast convolution and all its figures."""
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print(found)

@@ -29,7 +29,7 @@ from thinmaps.winograd.identity import Triple, verify
 from thinmaps.winograd.polynomial import Polynomial
 from thinmaps.winograd.rational import Matrix, Row, transpose
 
-MOST_INPUTS = 24
+MOST_INPUTS = 16
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,10 @@ from thinmaps.winograd.rational import (
 
 # Small in size before many: where residues are evaluated, infinity behind the last; and where
 # polynomials are not given, which linear ones are taken.
-POINTS: tuple[Fraction, ...] = tuple(
-    Fraction(top, bottom)
-    for top, bottom in (
-        *((0, 1), (1, 1), (-1, 1), (2, 1), (-2, 1), (1, 2), (-1, 2), (4, 1), (-4, 1)),
-        *((1, 4), (-1, 4), (3, 1), (-3, 1), (1, 3), (-1, 3), (3, 2), (-3, 2), (2, 3), (-2, 3)),
-        *((8, 1), (-8, 1), (1, 8), (-1, 8)),
-    )
+POINTS = tuple(
+    sign * Fraction(top, bottom)
+    for top, bottom in ((0, 1), (1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (3, 1), (1, 3))
+    for sign in (1, -1)[: top + 1]
 )
 
 

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from thinmaps.errors import BadArgument
 
 # Texts beyond these are refused before anything is computed with them.
-LARGEST_DEGREE = 23
+LARGEST_DEGREE = 15
 _MOST_DIGITS = 6
 
 _NUMBER = rf"\d{{1,{_MOST_DIGITS}}}(?:/\d{{1,{_MOST_DIGITS}}}|\.\d{{1,{_MOST_DIGITS}}})?"

@@ -22,6 +22,9 @@ from functools import cached_property
 
 from thinmaps.winograd.rational import Matrix, Row, identity, transpose
 
+# Pairs that are looked at to decide between equally frequent ones.
+LOOKAHEAD_PAIRS = 10_000
+
 Sum = dict[int, Fraction]  # variable -> coefficient, never 0
 Pair = tuple[int, int, Fraction]  # u + ratio * v
 
@@ -118,12 +121,13 @@ def _pairs(rows: Iterable[Sum]) -> Counter[Pair]:
 
 
 def _best_pair(rows: list[Sum]) -> Pair | None:
-    """The most frequent; of several the one behind which most can still be shared."""
+    """The most frequent; of the first few the one behind which most can still be shared."""
     counts = _pairs(rows)
     most = max(counts.values(), default=0)
     if most < 2:
         return None
     tied = [pair for pair, count in counts.items() if count == most]
+    tied = tied[: max(1, LOOKAHEAD_PAIRS // counts.total())]
     new = 1 + max(v for row in rows for v in row)
     return max(tied, key=lambda pair: _left_to_share(_taken_out(rows, pair, new)))
 
@@ -205,20 +209,18 @@ def _rescaled(program: Program) -> Program:
     while improved:
         improved = False
         for place in range(len(sums)):
-            variable = program.inputs + place
-            if variable in program.outputs:
-                continue
-            better = min(_rescalings(sums, place, variable), key=_burden)
-            if _burden(better) < _burden(sums):
-                sums, improved = better, True
+            scale = _best_scale(sums, place, program.inputs + place)
+            if scale != 1 and program.inputs + place not in program.outputs:
+                sums, improved = _divided(sums, place, program.inputs + place, scale), True
     return Program(program.inputs, tuple(sums), program.outputs)
 
 
-def _rescalings(sums: Sequence[Sum], place: int, variable: int) -> list[list[Sum]]:
-    """The sums with one temporary divided by each coefficient that it has or is used with."""
-    used = [1 / s[variable] for s in sums if variable in s]
-    scales = {abs(c) for c in [*sums[place].values(), *used]}
-    return [_divided(sums, place, variable, scale) for scale in sorted(scales)]
+def _best_scale(sums: Sequence[Sum], place: int, variable: int) -> Fraction:
+    """Of the coefficients that a temporary has or is used with; 1 unless another is better."""
+    near = [sums[place], *(s for s in sums if variable in s)]
+    used = [1 / s[variable] for s in near[1:]]
+    scales = [Fraction(1), *sorted({abs(c) for c in [*near[0].values(), *used]})]
+    return min(scales, key=lambda scale: _burden(_divided(near, 0, variable, scale)))
 
 
 def _divided(sums: Sequence[Sum], place: int, variable: int, scale: Fraction) -> list[Sum]:
