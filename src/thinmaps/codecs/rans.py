@@ -35,7 +35,7 @@ The native twins are rans.cc and rans_avx512.cc.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -100,16 +100,27 @@ class Rans(Codec):
         (channels,) shape the steps as `steps.fit_steps` says.
         """
         settings = cls.checked_options(options, step=0, contexts=1, models=MOST_MODELS, unit_rows=1)
-        steps = fit_steps(settings["step"], 8, spec.channels, weights)
-        unfitted = cls(unit_rows=settings["unit_rows"], steps=steps)
-        seen = rans_fit.seen(samples, spec, unfitted.quantiser, unfitted.unit_rows)
-        models = rans_fit.fit_models(seen, settings["contexts"], settings["models"])
-        return cls(unfitted.unit_rows, steps, models)
+        steps = fit_steps(settings.pop("step"), 8, spec.channels, weights)
+        unfitted = cls(unit_rows=settings.pop("unit_rows"))
+        return unfitted.refitted(spec, samples, steps, **settings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps is not None and self.steps.symbol_bits != 8:
             raise BadArgument(f"{self.id} needs symbols of 8 bits, got {self.steps.symbol_bits}")
+
+    def refitted(
+        self,
+        spec: MapSpec,
+        samples: UInt8Array,
+        steps: Steps | None,
+        contexts: int = 1,
+        models: int = MOST_MODELS,
+    ) -> Rans:
+        """The same with other steps, and with models that give `samples` the fewest bytes."""
+        changed = replace(self, steps=steps)
+        seen = rans_fit.seen(samples, spec, changed.quantiser, self.unit_rows)
+        return replace(changed, models=rans_fit.fit_models(seen, contexts, models))
 
     @property
     def lossless(self) -> bool:

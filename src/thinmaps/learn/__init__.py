@@ -5,6 +5,7 @@
     read_network a float ONNX file -> the same
     prepare      the student of a module: calibrated, on the grid, codecs in place
     surrogates   what stands for a codec while a network learns
+    refit        tables that no gradient finds, such as those of `rans`, for what was learnt
     export       a student -> standard ONNX, codecs in it, that `thinmaps compress` takes as it is
     distill      a student learns to answer as its teacher, without labels; fit: with labels
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from thinmaps.learn.options import TrainingOptions
     from thinmaps.learn.picture_loader import PictureLoader
     from thinmaps.learn.preparation import prepare
+    from thinmaps.learn.refitting import refit
     from thinmaps.learn.student import Student
     from thinmaps.learn.training import TrainingResult
 
@@ -58,6 +60,7 @@ _HOMES = {
     "fit": "thinmaps.learn.fitting",
     "prepare": "thinmaps.learn.preparation",
     "read_network": "thinmaps.learn.onnx_network",
+    "refit": "thinmaps.learn.refitting",
 }
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "fit",
     "prepare",
     "read_network",
+    "refit",
 ]
 
 

@@ -12,6 +12,7 @@ All are computed in float32, whatever precision the networks ran in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -66,5 +67,6 @@ def symbol_bits(symbols: Iterable[Tensor]) -> Tensor:
     >>> float(symbol_bits([torch.tensor([0.0, 1.0]), torch.tensor([-3.0, 7.0])]))
     1.5
     """
-    flat = torch.cat([values.float().flatten() for values in symbols])
-    return torch.log2(1 + flat.abs()).mean()
+    of_maps = [values.float() for values in symbols]
+    nats = torch.stack([torch.log1p(values.abs()).sum() for values in of_maps]).sum()
+    return nats / (math.log(2) * sum(values.numel() for values in of_maps))

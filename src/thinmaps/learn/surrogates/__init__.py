@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands for a codec while a network learns: `surrogate_of(codec, spec)` finds it.
 
-A file `X.py` in this folder holds the surrogate of the codec with the id X: a subclass of
-`Surrogate` with that `codec_id`, made of `(codec, spec)`. Codecs without one get `StraightThrough`.
+A subclass of `Surrogate` in a file of this folder stands for the codec with its `codec_id`, made of
+`(codec, spec)`. Codecs without one get `StraightThrough`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ scale`. Training gives restored values with a gradient; evaluation gives exactly
 reference restores, picture by picture. A surrogate that learns keeps its real parameters in itself,
 and `codec()` says which codec they amount to; that codec is what is exported.
 
-A codec with a surrogate of its own has a file of its id in this folder. Every other codec gets
+A codec with a surrogate of its own names it in a class of this folder. Every other codec gets
 `StraightThrough`: its reference forwards, the identity backwards (Bengio et al., "Estimating or
 Propagating Gradients Through Stochastic Neurons", 2013, arXiv:1308.3432).
 """
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from thinmaps.codecs import Codec
+from thinmaps.codecs.base import UInt8Array
 from thinmaps.codecs.native import fastest
 from thinmaps.errors import BadArgument
 from thinmaps.learn.standard_operators import Restored
@@ -56,6 +57,9 @@ class Surrogate(nn.Module):
     @abstractmethod
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees of `values`, with a gradient for `values` and the parameters."""
+
+    def refit(self, samples: UInt8Array) -> None:
+        """Fit what the codec has and no gradient finds, to maps (n, h, w, c); here nothing."""
 
     def forward(self, values: Tensor) -> Tensor:
         """`restored(values)` while training; else, exactly, what the codec restores."""
