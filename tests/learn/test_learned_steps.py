@@ -22,6 +22,7 @@ from thinmaps.errors import BadArgument, BadData
 from thinmaps.learn import TrainingOptions, distill, export, prepare, refit
 from thinmaps.learn.surrogates import StraightThrough, Surrogate, surrogate_of
 from thinmaps.learn.surrogates.base import bytes_to_values
+from thinmaps.learn.surrogates.learned_steps import composed, quantised
 from thinmaps.types import MapSpec
 
 STEPS = pytest.mark.parametrize("codec_id", ["rans", "block_width", "zero_bitmap"])
@@ -132,6 +133,31 @@ def test_beyond_the_last_level_only_the_step_has_a_gradient() -> None:
     of_step = gradients(surrogate_of(codec, spec), values, lambda made: made.sum())
     assert values.grad.flatten().tolist() == [1, 0]
     assert of_step.tolist() == [pytest.approx((8 - 10 + 8) * 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "options"),
+    [
+        ("rans", {"step": 60}),
+        ("zero_bitmap", {"step": 60, "element_bits": 4}),
+        ("narrow", {"bits": 2}),
+    ],
+)
+@ZERO_POINTS
+def test_gradients_are_those_that_torch_finds(
+    codec_id: str, options: dict[str, int], zero_point: int
+) -> None:
+    spec = MapSpec(1, 256, 3, 0.125, zero_point)
+    surrogate = moved(surrogate_for(codec_id, spec, **options), (0.5, 0.71, 1.0)).train()
+    found = []
+    for way in (quantised, composed):
+        values = bytes_to_values(every_byte(spec), spec).requires_grad_()
+        restored, levels = way(values, surrogate.log_step, spec.scale, surrogate._hard)
+        loss = (restored * torch.linspace(-1, 1, 256)).sum() + levels.square().sum() / 7
+        found.append(torch.autograd.grad(loss, (values, surrogate.log_step)))
+    for by_hand, by_torch in zip(*found, strict=True):
+        # In `composed` an error is that of the real step, not of the byte next to it or of 255.
+        torch.testing.assert_close(by_hand, by_torch, rtol=5e-2, atol=1e-2)
 
 
 @STEPS

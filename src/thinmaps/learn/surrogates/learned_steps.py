@@ -45,8 +45,25 @@ def quantised(values: Tensor, log_step: Tensor, scale: float, rule: Rule) -> tup
 
     `values` are real and stand on the map's grid of `scale`; `log_step` is in logarithms of bytes.
     """
+    if torch.compiler.is_compiling():  # which fuses by itself, and cannot trace the other
+        return composed(values, log_step, scale, rule)
     made: tuple[Tensor, Tensor] = _Quantised.apply(values, log_step, scale, rule)  # type: ignore[no-untyped-call]
     return made
+
+
+def composed(values: Tensor, log_step: Tensor, scale: float, rule: Rule) -> tuple[Tensor, Tensor]:
+    """`quantised` in operators whose gradients torch knows; restored up to float32's rounding."""
+    hard = rule((values.detach() / scale).round())
+    step = (log_step.exp() * scale).reshape(-1, 1, 1)
+    real = (values if hard.inside is None else values * hard.inside) / step
+    levels = real + (hard.levels - real).detach()
+    restored = levels * step
+    return restored + (hard.restored * scale - restored).detach(), levels
+
+
+def exact_table(integers: Tensor, fraction_bits: int) -> Tensor:
+    """Integers below 2**24 per channel over 2**fraction_bits, float32 (channels, 1, 1)."""
+    return (integers.float() * 2.0**-fraction_bits).reshape(-1, 1, 1)
 
 
 class _Quantised(torch.autograd.Function):

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from thinmaps.codecs.base import Codec
-from thinmaps.codecs.levels import FRACTION_BITS, ONE, Levels
+from thinmaps.codecs.levels import FRACTION_BITS, ONE
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.errors import BadArgument
 from thinmaps.learn.surrogates.base import Surrogate
-from thinmaps.learn.surrogates.learned_steps import Hard, quantised
+from thinmaps.learn.surrogates.learned_steps import Hard, exact_table, quantised
 from thinmaps.types import MapSpec
 
 MOST = 255 * ONE
@@ -37,6 +37,9 @@ Held = Narrow | MixedWidth
 class LevelsSurrogate(Surrogate):
     """Learns the steps of a codec; `codec()` has them rounded. Final classes name the codecs."""
 
+    zero_code: Tensor
+    largest_code: Tensor
+
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
         super().__init__(spec)
         if not isinstance(codec, Held) or codec.id != self.codec_id:
@@ -44,13 +47,13 @@ class LevelsSurrogate(Surrogate):
         codec.check_spec(spec)
         self._codec = codec
         self.log_step = nn.Parameter(torch.from_numpy(np.log(codec.step / ONE).astype(np.float32)))
+        for name in ("zero_code", "largest_code"):
+            table = np.broadcast_to(getattr(codec, name), codec.step.shape).astype(np.float32)
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
     def codec(self) -> Held:
         """The codec with the steps as they are."""
-        wide = (self.log_step.detach().double().exp() * ONE).round().cpu().numpy()
-        reach = MOST_REACH // np.maximum(self._codec.largest_code, 1)
-        steps = wide.clip(ONE, np.maximum(ONE, np.minimum(reach, MOST)))
-        return replace(self._codec, step=steps.astype(np.int32))
+        return replace(self._codec, step=self._integers().to(torch.int32).cpu().numpy())
 
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees, with gradients for values and steps."""
@@ -61,23 +64,29 @@ class LevelsSurrogate(Surrogate):
         zero_point = self.spec.zero_point
         return (self._hard(codes.float() - zero_point).restored + zero_point).to(torch.uint8)
 
+    def _integers(self) -> Tensor:
+        """Steps in 1/32768 of a byte."""
+        reach = (MOST_REACH // self.largest_code.long().clamp(min=1)).clamp(ONE, MOST)
+        wide = (self.log_step.detach().double().exp() * ONE).round().long()
+        return torch.minimum(wide.clamp(min=ONE), reach)
+
     @torch.no_grad()
     def _hard(self, centred: Tensor) -> Hard:
         """Codes less the zero code, and restored bytes less the zero point, by the codec's rule."""
-        levels: Levels = self.codec().levels(self.spec)
-
-        def table(values: np.ndarray, bits: int = 0) -> Tensor:
-            exact = np.asarray(values, np.float32) * np.float32(2.0**-bits)
-            return torch.from_numpy(exact.reshape(-1, 1, 1)).to(centred.device)
-
-        zero_code = table(levels.zero_code)
+        integers = self._integers()
+        reciprocal = torch.div(
+            (1 << 2 * FRACTION_BITS) + integers // 2, integers, rounding_mode="floor"
+        )
+        factor, step = (exact_table(each, FRACTION_BITS) for each in (reciprocal, integers))
+        zero_code, largest = (
+            each.reshape(-1, 1, 1) for each in (self.zero_code, self.largest_code)
+        )
         half = centred.new_full((), 0.5)
-        exact = torch.addcmul(half, centred, table(levels.scale, FRACTION_BITS)).floor_()
-        code = torch.clamp(exact, -zero_code, table(levels.largest_code) - zero_code)
-        step = table(levels.step, FRACTION_BITS)
-        restored = torch.addcmul(half, code, step).floor_()
+        exact = torch.addcmul(half, centred, factor).floor()
+        code = torch.clamp(exact, -zero_code, largest - zero_code)
+        restored = torch.addcmul(half, code, step).floor()
         low, high = -self.spec.zero_point, 255 - self.spec.zero_point
-        return Hard(code, restored.clamp_(low, high), (code == exact).to(code.dtype))
+        return Hard(code, restored.clamp(low, high), (code == exact).to(code.dtype))
 
 
 class NarrowLevels(LevelsSurrogate):

@@ -21,9 +21,8 @@ Source: `learned_steps.py` has the gradients. Cost: some ten passes over the map
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +35,10 @@ from thinmaps.codecs.steps import MOST, ONE, Steps
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.errors import BadArgument
 from thinmaps.learn.surrogates.base import Surrogate
-from thinmaps.learn.surrogates.learned_steps import Hard, quantised
+from thinmaps.learn.surrogates.learned_steps import Hard, exact_table, quantised
 from thinmaps.types import MapSpec
+
+STEP_BITS = ONE.bit_length() - 1
 
 Held = Rans | BlockWidth | ZeroBitmap
 
@@ -103,26 +104,25 @@ class StepsSurrogate(Surrogate):
     @torch.no_grad()
     def _hard(self, centred: Tensor) -> Hard:
         """Distances and restored bytes, both from the zero point on, by the codec's rule."""
-        steps = self.steps()
-        assert steps is not None
-        tables = _Tables(steps, self.spec.zero_point, centred.device)
-        size = centred.abs()
-        distance = torch.addcmul(tables.offset, size, tables.factor).floor_()
+        assert self._codec.steps is not None
+        zero_point = self.spec.zero_point
+        tables = _Tables.of(self._integers(), self._codec.steps.rounding)
+        distance = tables.distance(centred.abs())
         inside = None
-        if tables.bounds is not None:
-            bound = torch.where(centred > 0, *tables.bounds)
+        limit = self._codec.steps.symbol_limit
+        if zero_point or limit < 255:
+            bound = torch.where(centred > 0, *tables.most(zero_point, limit))
             inside = (distance <= bound).to(distance.dtype)
             distance = torch.minimum(distance, bound)
-        restored = torch.addcmul(tables.half, distance, tables.step).floor_().clamp_(max=255)
-        if self.spec.zero_point == 0:
+        restored = torch.addcmul(tables.half, distance, tables.step).floor().clamp(max=255)
+        if not zero_point:
             return Hard(distance, restored, inside)
         sign = centred.sign()
-        restored = (restored * sign).clamp_(-self.spec.zero_point, 255 - self.spec.zero_point)
-        return Hard(distance * sign, restored, inside)
+        return Hard(distance * sign, (restored * sign).clamp(-zero_point, 255 - zero_point), inside)
 
     def _integers(self) -> Tensor:
         assert self.log_step is not None
-        return (self.log_step.detach().double().exp() * ONE).round().clamp(ONE, MOST)
+        return (self.log_step.detach().double().exp() * ONE).round().clamp(ONE, MOST).long()
 
     def _with(self, steps: Steps | None) -> Held:
         return replace(self._codec, steps=steps)
@@ -161,27 +161,33 @@ class ZeroBitmapSteps(StepsSurrogate):
     codec_id = "zero_bitmap"
 
 
-class _Tables:
-    """The constants of `codecs/steps.py` in float32, (channels, 1, 1) each.
+class _Tables(NamedTuple):
+    """The constants of `codecs/steps.py` in float32, (channels, 1, 1) each."""
 
-    distance = floor(size * factor + offset), restored = floor(distance * step + half). `bounds`
-    are the most distances above and below the zero point; None where no byte lies beyond.
-    """
+    factor: Tensor
+    offset: Tensor
+    step: Tensor
+    half: Tensor
 
-    def __init__(self, steps: Steps, zero_point: int, device: torch.device) -> None:
-        multiplier = ((1 << 19) + steps.step // 2) // steps.step
-        offset = steps.rounding * steps.step >> 11
+    @classmethod
+    def of(cls, step: Tensor, rounding: int) -> _Tables:
+        """For steps in 1/128 of a byte, int64 (channels,)."""
+        multiplier = torch.div((1 << 19) + step // 2, step, rounding_mode="floor")
+        offset = step * rounding >> 11
+        return cls(
+            exact_table(16 * multiplier, 16),
+            exact_table(offset * multiplier, 16),
+            exact_table(step, STEP_BITS),
+            step.new_full((), 0.5, dtype=torch.float32),
+        )
 
-        def table(values: Any, bits: int) -> Tensor:
-            exact = np.asarray(values, np.float32) * np.float32(2.0**-bits)
-            return torch.from_numpy(exact.reshape(-1, 1, 1)).to(device)
+    def distance(self, size: Tensor) -> Tensor:
+        """Steps that a difference of so many bytes is rounded to."""
+        return torch.addcmul(self.offset, size, self.factor).floor()
 
-        self.factor = table(16 * multiplier, 16)
-        self.offset = table(offset * multiplier, 16)
-        self.step = table(steps.step, int(math.log2(ONE)))
-        self.half = table(ONE // 2, int(math.log2(ONE)))
-        fold, largest = steps.fold(zero_point), steps.largest(zero_point)
-        nearer, farther = table(fold, 0), table(largest - fold, 0)
-        has_all = zero_point == 0 and int(largest.max()) < steps.symbol_limit
-        above_first = (nearer, farther) if zero_point >= 128 else (farther, nearer)
-        self.bounds = None if has_all else above_first
+    def most(self, zero_point: int, symbol_limit: int) -> tuple[Tensor, Tensor]:
+        """The most distances that symbols have above and below the zero point."""
+        near, far = sorted((zero_point, 255 - zero_point))
+        fold = self.distance(self.step.new_full((), near)).clamp(max=symbol_limit // 2)
+        farther = torch.minimum(self.distance(self.step.new_full((), far)), symbol_limit - fold)
+        return (farther, fold) if zero_point < 128 else (fold, farther)
