@@ -148,7 +148,7 @@ def test_gradients_are_those_that_torch_finds(
     codec_id: str, options: dict[str, int], zero_point: int
 ) -> None:
     spec = MapSpec(1, 256, 3, 0.125, zero_point)
-    surrogate = moved(surrogate_for(codec_id, spec, **options), (0.5, 0.71, 1.0)).train()
+    surrogate = moved(surrogate_for(codec_id, spec, **options)).train()
     found = []
     for way in (quantised, composed):
         values = bytes_to_values(every_byte(spec), spec).requires_grad_()
@@ -156,8 +156,7 @@ def test_gradients_are_those_that_torch_finds(
         loss = (restored * torch.linspace(-1, 1, 256)).sum() + levels.square().sum() / 7
         found.append(torch.autograd.grad(loss, (values, surrogate.log_step)))
     for by_hand, by_torch in zip(*found, strict=True):
-        # In `composed` an error is that of the real step, not of the byte next to it or of 255.
-        torch.testing.assert_close(by_hand, by_torch, rtol=5e-2, atol=1e-2)
+        torch.testing.assert_close(by_hand, by_torch, rtol=1e-4, atol=1e-2)
 
 
 @STEPS

@@ -56,9 +56,11 @@ def composed(values: Tensor, log_step: Tensor, scale: float, rule: Rule) -> tupl
     hard = rule((values.detach() / scale).round())
     step = (log_step.exp() * scale).reshape(-1, 1, 1)
     real = (values if hard.inside is None else values * hard.inside) / step
-    levels = real + (hard.levels - real).detach()
-    restored = levels * step
-    return restored + (hard.restored * scale - restored).detach(), levels
+
+    def through(wanted: Tensor) -> Tensor:
+        return real + (wanted - real).detach()
+
+    return through(hard.restored * scale / step) * step, through(hard.levels)
 
 
 def exact_table(integers: Tensor, fraction_bits: int) -> Tensor:
