@@ -95,7 +95,7 @@ sanitize: setup ## tests that cross into C++, under AddressSanitizer and UBSan, 
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(SANITIZED)/bin/python -m pytest -n $(JOBS) -s -p no:cacheprovider \
-	  tests/contracts tests/run tests/hostile $(OPTIONS)
+	  tests/contracts tests/run tests/hostile tests/winograd $(OPTIONS)
 
 bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdown as in the README
 	$(PYTHON) benchmarks/speed.py $(OPTIONS)

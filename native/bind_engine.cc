@@ -29,6 +29,15 @@
 #include "profile.h"
 
 namespace thinmaps {
+
+Isa IsaOf(const std::string& name) {
+  if (name.empty()) return ChosenIsa();
+  for (const Isa isa : kIsas) {
+    if (name == NameOf(isa) && Runs(isa)) return isa;
+  }
+  throw std::invalid_argument("no instruction set '" + name + "' on this machine");
+}
+
 namespace {
 
 template <typename T>
@@ -37,15 +46,6 @@ using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 std::vector<T> Copy(const Array<T>& array) {
   return {array.data(), array.data() + array.size()};
-}
-
-// The instruction set of a name, or the chosen one for none.
-Isa IsaOf(const std::string& name) {
-  if (name.empty()) return ChosenIsa();
-  for (const Isa isa : kIsas) {
-    if (name == NameOf(isa) && Runs(isa)) return isa;
-  }
-  throw std::invalid_argument("no instruction set '" + name + "' on this machine");
 }
 
 // Names of those that run here, from the least to the chosen one.

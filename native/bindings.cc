@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// With bind_engine.cc the only file that sees Python: arrays to spans, errors to exceptions, the
-// GIL given back.
+// With bind_engine.cc and bind_winograd.cc the only file that sees Python: arrays to spans, errors
+// to exceptions, the GIL given back.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bind_engine.h"
+#include "bind_winograd.h"
 #include "codec.h"
 #include "sha256.h"
 
@@ -129,4 +130,5 @@ NB_MODULE(_core, m) {
         "column"_a, "zero_point"_a, "integers"_a, "tables"_a, "rows"_a);
   m.def("sha256", &thinmaps::Sha256Of, "head"_a, "rest"_a);
   thinmaps::BindEngine(m);
+  thinmaps::BindWinograd(m);
 }

@@ -120,3 +120,46 @@ class Engine:
     def encoded_bytes(self) -> list[int]: ...
     @property
     def arena(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]: ...
+
+def winograd_algorithms() -> list[tuple[str, int, int]]:
+    """(name, outputs, products) in one dimension, of each."""
+
+def winograd_filter_floats(algorithm: int, isa: str, inputs: int, outputs: int) -> int:
+    """Floats that transformed filters take."""
+
+def winograd_scratch_floats(algorithm: int, isa: str, inputs: int, outputs: int) -> int:
+    """Floats that a run needs beside its maps, whatever their size."""
+
+def winograd_pack(
+    algorithm: int,
+    isa: str,
+    weights: Annotated[
+        NDArray[numpy.float32],
+        dict(shape=(None, None, None, None), order="C", device="cpu", writable=False),
+    ],
+    packed: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")],
+) -> None:
+    """Transform filters (k, c, 3, 3)."""
+
+def winograd_convolve(
+    algorithm: int,
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32],
+        dict(shape=(None, None, None, None), order="C", device="cpu", writable=False),
+    ],
+    filters: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    bias: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ]
+    | None,
+    pads: Sequence[int],
+    relu: bool,
+    scratch: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")],
+    y: Annotated[
+        NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu")
+    ],
+) -> None:
+    """Convolve maps (n, h, w, c); pads are top, left, bottom, right."""
