@@ -58,6 +58,8 @@ def test_code_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
         (["--outputs", "0"], "outputs of at least 1, got 0"),
         (["--taps", "99"], "at most 16, got 4 + 99 - 1 = 102"),
         (["--c", "--json"], "--c and --json exclude each other"),
+        (["--search", "--polynomials", "x"], "--polynomials and --search exclude each other"),
+        (["--search", "--channels", "0"], "at least one input and output channel"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -68,3 +70,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert named in said.err
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+def test_the_search_prints_its_front(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["winograd", "--outputs", "2", "--search"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["products", "saving", "error", "polynomials,", "infinity"]
+    assert said[1].split()[0] == "16"
+    arguments = ["--outputs", "2", "--search", "--number-format", "float16", "--channels", "8"]
+    assert cli.run(["winograd", *arguments, "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)[0]
+    assert best["polynomials"] == ["x", "x-1", "x+1"]
+    assert best["saving"] < 2.25

@@ -12,8 +12,8 @@ from thinmaps.cli import options
 from thinmaps.cli.printing import (
     print_json,
     say,
-    show_algorithm,
     show_comparison,
+    show_derived,
     show_evaluation,
     show_learning,
     show_map_profile,
@@ -320,6 +320,15 @@ def winograd(
         str | None,
         typer.Option(help='Coprime, degrees adding up to M + R - 2: "x, x-1, x+1, x^2+1".'),
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Find the sets that none beats in saving and error.")
+    ] = False,
+    number_format: Annotated[
+        Literal["float16", "float32", "float64"], typer.Option(help="Of --search.")
+    ] = "float32",
+    channels: Annotated[
+        int, typer.Option(metavar="C", help="Of --search: that share a transform.")
+    ] = 64,
     python: Annotated[bool, typer.Option("--python", help="Transforms as NumPy.")] = False,
     c: Annotated[bool, typer.Option("--c", help="Transforms as C++ templates.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Transforms as equations.")] = False,
@@ -327,9 +336,17 @@ def winograd(
 ) -> None:
     """Derive a fast convolution from polynomials: matrices, cost, error, code."""
     from thinmaps import winograd as derived
-    from thinmaps.winograd.description import describe
+    from thinmaps.winograd import description, pareto
 
-    options.at_most_one({"--python": python, "--c": c, "--latex": latex, "--json": json})
+    codes = {"--python": python, "--c": c, "--latex": latex}
+    options.at_most_one({**codes, "--json": json})
+    if search:
+        options.at_most_one({**codes, "--polynomials": bool(polynomials), "--search": search})
+        machine = pareto.Machine(channels, channels)
+        with LateBar() as bar:
+            front = pareto.search(outputs, taps, number_format, machine, progress=bar)
+        show_derived(front, json)
+        return
     algorithm = derived.derive(outputs, taps, polynomials)
     if python:
         print(derived.python(algorithm), end="")
@@ -338,7 +355,7 @@ def winograd(
     elif latex:
         print(derived.latex(algorithm), end="")
     else:
-        show_algorithm(describe(algorithm), json)
+        show_derived(description.describe(algorithm), json)
 
 
 @app.command()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # need ONNX or torch, which `run` does not
     from thinmaps.learn.job import LearnReport
     from thinmaps.measure.verification import Verification
     from thinmaps.winograd.description import Description
+    from thinmaps.winograd.pareto import Front
 
 # Lines of a table that goes to a file or a pipe are never cut.
 PIPE_COLUMNS = 200
@@ -131,8 +132,8 @@ def show_profile(found: Profile, as_json: bool) -> None:
         print_table(show.profile_tables(found))
 
 
-def show_algorithm(found: Description, as_json: bool) -> None:
-    """A fast convolution and all its figures."""
+def show_derived(found: Description | Front, as_json: bool) -> None:
+    """A fast convolution and all its figures, or those that no other beats."""
     if as_json:
         print_json(found.to_json())
     else:

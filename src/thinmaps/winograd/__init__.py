@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thinmaps.winograd.algorithm import Algorithm, arrays, derive
     from thinmaps.winograd.emit import cpp, latex, python
     from thinmaps.winograd.identity import Triple, verify, verify_2d
+    from thinmaps.winograd.pareto import search
     from thinmaps.winograd.polynomial import Polynomial
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "derive": "thinmaps.winograd.algorithm",
     "latex": "thinmaps.winograd.emit",
     "python": "thinmaps.winograd.emit",
+    "search": "thinmaps.winograd.pareto",
     "verify": "thinmaps.winograd.identity",
     "verify_2d": "thinmaps.winograd.identity",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "derive",
     "latex",
     "python",
+    "search",
     "verify",
     "verify_2d",
 ]
