@@ -115,8 +115,15 @@ class AnalyticThreshold(MaskedMap):
         self.gradient = gradient
         self.floor = FIRST_FLOOR
         self.register_buffer("deviation", _deviation(weight))
-        self.width = nn.Parameter(torch.tensor(math.log(math.expm1(BEND * FIRST_WIDTH)) / BEND))
+        self.width = nn.Parameter(torch.zeros(()))
         self.sharpness = nn.Parameter(torch.tensor(-2.0))
+        self.start_at(FIRST_WIDTH * float(self.deviation))
+
+    def start_at(self, b: float) -> None:
+        """Set the half-width, in the weights' unit, above 0."""
+        bent = BEND * b / float(self.deviation)
+        with torch.no_grad():
+            self.width.fill_((bent + math.log(-math.expm1(-bent))) / BEND)
 
     @property
     def b(self) -> Tensor:
