@@ -33,6 +33,8 @@ class RecipeResult:
     Attributes:
         soft, fine: rows of both trainings; `fine` is None where it had no steps.
         density: the share of weights that are not zero, over all mapped layers.
+        weight_bits: the mean over those weights of what is stored, 32 for a float, 0 for a zero;
+            where zeros lie is not in it.
         soft_score, hard_score, score: before hardening, after it, in the end; None without a
             `score` to ask. The first two apart say what the soft state was worth.
     """
@@ -40,6 +42,7 @@ class RecipeResult:
     soft: TrainingResult
     fine: TrainingResult | None
     density: float
+    weight_bits: float
     soft_score: float | None = None
     hard_score: float | None = None
     score: float | None = None
@@ -96,9 +99,9 @@ class Recipe:
         harden(model)
         hard_score = said(model)
         fine = self._train(model, loader, teacher, "fine") if self.fine_steps else None
-        density = _density(model)
+        shares = _density(model), _weight_bits(model)
         bake(model)
-        return RecipeResult(soft, fine, density, soft_score, hard_score, said(model))
+        return RecipeResult(soft, fine, *shares, soft_score, hard_score, said(model))
 
     def _train(
         self, model: nn.Module, loader: Iterable[Any], teacher: nn.Module | None, phase: str
@@ -125,3 +128,9 @@ def _density(model: nn.Module) -> float:
     weights: list[Any] = [layer.weight for layer in layers]
     kept = sum(int(weight.count_nonzero()) for weight in weights)
     return kept / sum(int(weight.numel()) for weight in weights)
+
+
+def _weight_bits(model: nn.Module) -> float:
+    """What is stored, by the last map of each layer."""
+    last = {each.name: each.stats() for each in attached(model)}.values()
+    return sum(float(each.bits) for each in last) / sum(each.weights for each in last)
