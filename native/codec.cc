@@ -9,8 +9,8 @@ namespace thinmaps {
 extern const CodecKernel kBitplane, kBlockCode, kBlockWidth, kCapped, kChannelDct, kGf2, kKlt,
     kMixedWidth, kNarrow, kRans, kRaw, kZeroBitmap;
 #if defined(__x86_64__)
-extern const CodecKernel kBlockWidthAvx2, kCappedAvx2, kGf2Avx2, kMixedWidthAvx2, kNarrowAvx2,
-    kZeroBitmapAvx2;
+extern const CodecKernel kBlockCodeAvx2, kBlockWidthAvx2, kCappedAvx2, kGf2Avx2, kKltAvx2,
+    kMixedWidthAvx2, kNarrowAvx2, kZeroBitmapAvx2;
 extern const CodecKernel kBlockCodeAvx512, kBlockWidthAvx512, kCappedAvx512, kChannelDctAvx512,
     kGf2Avx512, kKltAvx512, kMixedWidthAvx512, kNarrowAvx512, kRansAvx512, kZeroBitmapAvx512;
 #endif
@@ -30,9 +30,11 @@ std::span<const CodecKernel> CodecKernels() {
       kRaw,
       kZeroBitmap,
 #if defined(__x86_64__)
+      kBlockCodeAvx2,
       kBlockWidthAvx2,
       kCappedAvx2,
       kGf2Avx2,
+      kKltAvx2,
       kMixedWidthAvx2,
       kNarrowAvx2,
       kZeroBitmapAvx2,

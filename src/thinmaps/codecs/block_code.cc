@@ -9,6 +9,8 @@ extern const CodecKernel kBlockCode{"block_code", Isa::kPortable,
                                     packed_blocks::Encode<PortableTransform>,
                                     packed_blocks::Decode<PortableTransform>};
 #if defined(__x86_64__)
+extern const CodecKernel kBlockCodeAvx2{"block_code", Isa::kAvx2, packed_blocks::EncodeAvx2,
+                                        packed_blocks::DecodeAvx2};
 extern const CodecKernel kBlockCodeAvx512{"block_code", Isa::kAvx512, packed_blocks::EncodeAvx512,
                                           packed_blocks::DecodeAvx512};
 #endif

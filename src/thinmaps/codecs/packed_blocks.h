@@ -30,59 +30,65 @@ inline Layout LayoutOf(const CodecSpec& spec, const Transform& transform, int32_
           (wide + transform.columns - 1) / transform.columns, (transform.block_bits + 7) / 8};
 }
 
+// A batch before and behind a stage. What no block fills is computed with and left out, so it is
+// set only once.
+struct Scratch {
+  Batch in{};
+  Batch out;
+};
+
 // `payload` has the bytes of `blocks` blocks, the first of which lies at `place`.
 template <typename Loops>
 void EncodeBatch(const CodecSpec& spec, const Transform& transform, const ConstRows& rows,
-                 BlockPlace place, size_t blocks, std::span<uint8_t> payload) {
+                 BlockPlace place, size_t blocks, std::span<uint8_t> payload, Scratch* scratch) {
   const size_t block_bytes = payload.size() / blocks;
   std::array<BitWriter, kBatch> writers;
   for (size_t i = 0; i < blocks; ++i) {
     writers[i] = BitWriter(payload.subspan(i * block_bytes, block_bytes));
   }
-  Batch elements{};
-  Batch codes;
   transform.ForEachGroup([&](const Group& group) {
-    for (size_t i = 0; i < blocks; ++i) {
-      const BlockPlace here{place.row, place.column + i * transform.columns};
-      Gather(rows, spec.width, transform, here, group, &elements[i]);
-    }
-    Loops::Apply(group.analysis, blocks, elements, &codes);
+    Gather(rows, spec.width, transform, place, blocks, group, &scratch->in);
+    Loops::Apply(group.analysis, blocks, scratch->in, &scratch->out);
     for (size_t octet = 0; octet * kOctet < group.components; ++octet) {
       const uint64_t used = group.analysis.Used(octet);
       const auto bits = static_cast<size_t>(std::popcount(used));
       for (size_t i = 0; i < blocks; ++i) {
-        writers[i].Append(Loops::Pack(Load64(codes[i].data() + octet * kOctet), used), bits);
+        const uint64_t codes = Load64(scratch->out[i].data() + octet * kOctet);
+        writers[i].Append(Loops::Pack(codes, used), bits);
       }
     }
   });
   for (size_t i = 0; i < blocks; ++i) writers[i].Flush();
 }
 
-// The reverse; columns first .. stop - 1 of the unit go to `rows`. Returns whether the payload is
-// one that the encoder writes.
+// The reverse; `payload` begins with these blocks and may go on, columns first .. stop - 1 of the
+// unit go to `rows`. Returns whether the payload is one that the encoder writes.
 template <typename Loops>
 bool DecodeBatch(const Transform& transform, std::span<const uint8_t> payload, BlockPlace place,
-                 size_t blocks, size_t first, size_t stop, const MutableRows& rows) {
-  const size_t block_bytes = payload.size() / blocks;
-  Batch codes{};
-  Batch elements;
+                 size_t blocks, size_t first, size_t stop, const MutableRows& rows,
+                 Scratch* scratch) {
+  const size_t block_bytes = (transform.block_bits + 7) / 8;
   bool good = true;
   size_t bit = 0;
   transform.ForEachGroup([&](const Group& group) {
     for (size_t octet = 0; octet < 2 * group.analysis.tiles; ++octet) {
       const uint64_t used = group.analysis.Used(octet);
+      const auto bits = static_cast<size_t>(std::popcount(used));
+      // What follows a block is no code's, so reading into it saves a copy of its end.
+      const size_t byte = bit / 8;
+      const size_t skip = bit % 8;
+      const bool whole =
+          skip + bits <= 64 && (blocks - 1) * block_bytes + byte + 8 <= payload.size();
       for (size_t i = 0; i < blocks; ++i) {
-        const uint64_t word = BitsAt(payload.subspan(i * block_bytes, block_bytes), bit);
-        Store64(Loops::Unpack(word, used), codes[i].data() + octet * kOctet);
+        const uint64_t word = whole ? Load64(payload.data() + i * block_bytes + byte) >> skip
+                                    : BitsAt(payload.subspan(i * block_bytes), bit);
+        Store64(Loops::Unpack(word, used), scratch->in[i].data() + octet * kOctet);
       }
-      bit += static_cast<size_t>(std::popcount(used));
+      bit += bits;
     }
-    Loops::Apply(group.synthesis, blocks, codes, &elements);
-    for (size_t i = 0; i < blocks; ++i) {
-      good &= AreCodes(group.analysis, codes[i]);
-      const BlockPlace here{place.row, place.column + i * transform.columns};
-      Scatter(elements[i], transform, here, group, first, stop, rows);
-    }
+    Loops::Apply(group.synthesis, blocks, scratch->in, &scratch->out);
+    for (size_t i = 0; i < blocks; ++i) good &= AreCodes(group.analysis, scratch->in[i]);
+    Scatter(scratch->out, transform, place, blocks, group, first, stop, rows);
   });
   for (size_t i = 0; i < blocks && bit % 8 != 0; ++i) {
     good &= payload[(i + 1) * block_bytes - 1] >> bit % 8 == 0;
@@ -98,13 +104,15 @@ Status Encode(const CodecSpec& spec, const ConstRows& rows, std::span<uint8_t> p
   const Layout layout = LayoutOf(spec, transform, rows.count);
   if (payload.size() < layout.Bytes()) return Status::kTooSmall;
 
+  Scratch scratch;
   for (size_t down = 0; down < layout.down; ++down) {
     for (size_t across = 0; across < layout.across; across += kBatch) {
       const size_t blocks = std::min(kBatch, layout.across - across);
       EncodeBatch<Loops>(spec, transform, rows, {down * transform.rows, across * transform.columns},
                          blocks,
                          payload.subspan((down * layout.across + across) * layout.block_bytes,
-                                         blocks * layout.block_bytes));
+                                         blocks * layout.block_bytes),
+                         &scratch);
     }
   }
   *written = layout.Bytes();
@@ -122,13 +130,13 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   const auto first = static_cast<size_t>(column);
   const size_t stop = first + static_cast<size_t>(columns);
   const size_t end = (stop + transform.columns - 1) / transform.columns;
+  Scratch scratch;
   for (size_t down = 0; down < layout.down; ++down) {
     for (size_t across = first / transform.columns; across < end; across += kBatch) {
       const size_t blocks = std::min(kBatch, end - across);
-      const auto packed = payload.subspan((down * layout.across + across) * layout.block_bytes,
-                                          blocks * layout.block_bytes);
+      const auto packed = payload.subspan((down * layout.across + across) * layout.block_bytes);
       const BlockPlace place{down * transform.rows, across * transform.columns};
-      if (!DecodeBatch<Loops>(transform, packed, place, blocks, first, stop, rows)) {
+      if (!DecodeBatch<Loops>(transform, packed, place, blocks, first, stop, rows, &scratch)) {
         return Status::kCorruptPayload;
       }
     }
@@ -137,6 +145,19 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
 }
 
 #if defined(__x86_64__)
+
+#define THINMAPS_PACKED_BLOCKS_AVX2 [[gnu::flatten, gnu::target("avx2,bmi2")]]
+
+THINMAPS_PACKED_BLOCKS_AVX2 inline Status EncodeAvx2(const CodecSpec& spec, const ConstRows& rows,
+                                                     std::span<uint8_t> payload, size_t* written) {
+  return Encode<Avx2Transform>(spec, rows, payload, written);
+}
+THINMAPS_PACKED_BLOCKS_AVX2 inline Status DecodeAvx2(const CodecSpec& spec,
+                                                     std::span<const uint8_t> payload,
+                                                     int32_t column, int32_t columns,
+                                                     const MutableRows& rows) {
+  return Decode<Avx2Transform>(spec, payload, column, columns, rows);
+}
 
 #define THINMAPS_PACKED_BLOCKS_AVX512 \
   [[gnu::flatten, gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")]]

@@ -150,10 +150,12 @@ class Transform {
   std::span<const uint8_t> tables_;
 };
 
-// Copies the channels of one pixel; 16 of them, the usual group, without a call.
+// Copies the channels of one pixel; 16 or 8 of them, the usual groups, without a call.
 inline void CopyChannels(const uint8_t* from, size_t channels, uint8_t* to) {
   if (channels == 16) {
     std::memcpy(to, from, 16);
+  } else if (channels == 8) {
+    std::memcpy(to, from, 8);
   } else {
     std::memcpy(to, from, channels);
   }
@@ -165,32 +167,67 @@ struct BlockPlace {
   size_t column;
 };
 
-inline void Gather(const ConstRows& rows, int32_t width, const Transform& transform,
-                   BlockPlace place, const Group& group, BlockBytes* block) {
-  uint8_t* to = block->data();
+// Blocks of a batch side by side, all of them whole: pixels without a look at the edges.
+template <typename Visit>
+void ForEachPixel(const Transform& transform, size_t blocks, size_t channels, Visit visit) {
   for (size_t i = 0; i < transform.rows; ++i) {
-    const size_t row = std::min(place.row + i, static_cast<size_t>(rows.count) - 1);
-    for (size_t j = 0; j < transform.columns; ++j, to += group.channels) {
-      const size_t column = std::min(place.column + j, static_cast<size_t>(width) - 1);
-      const uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column) * rows.pixel_bytes;
-      CopyChannels(pixel + group.first_channel, group.channels, to);
+    for (size_t block = 0; block < blocks; ++block) {
+      for (size_t j = 0; j < transform.columns; ++j) {
+        const size_t element = (i * transform.columns + j) * channels;
+        visit(i, block * transform.columns + j, block, element);
+      }
     }
   }
 }
 
-// The part of a block that lies in columns first .. stop - 1, the first of which is rows' first.
-inline void Scatter(const BlockBytes& block, const Transform& transform, BlockPlace place,
-                    const Group& group, size_t first, size_t stop, const MutableRows& rows) {
-  const uint8_t* from = block.data();
-  for (size_t i = 0; i < transform.rows; ++i) {
-    const size_t row = place.row + i;
-    for (size_t j = 0; j < transform.columns; ++j, from += group.channels) {
-      const size_t column = place.column + j;
-      if (row >= static_cast<size_t>(rows.count) || column < first || column >= stop) continue;
-      uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column - first) * rows.pixel_bytes;
-      CopyChannels(from, group.channels, pixel + group.first_channel);
-    }
+inline void Gather(const ConstRows& rows, int32_t width, const Transform& transform,
+                   BlockPlace place, size_t blocks, const Group& group, Batch* batch) {
+  const auto last_row = static_cast<size_t>(rows.count) - 1;
+  const auto last_column = static_cast<size_t>(width) - 1;
+  const bool inside = place.row + transform.rows <= last_row + 1 &&
+                      place.column + blocks * transform.columns <= last_column + 1;
+  const size_t channels = group.channels;
+  if (inside) {
+    ForEachPixel(
+        transform, blocks, channels, [&](size_t i, size_t j, size_t block, size_t element) {
+          const uint8_t* row = rows.rows[place.row + i] + group.first_channel;
+          const uint8_t* pixel = row + static_cast<ptrdiff_t>(place.column + j) * rows.pixel_bytes;
+          CopyChannels(pixel, channels, (*batch)[block].data() + element);
+        });
+    return;
   }
+  ForEachPixel(transform, blocks, channels, [&](size_t i, size_t j, size_t block, size_t element) {
+    const size_t row = std::min(place.row + i, last_row);
+    const size_t column = std::min(place.column + j, last_column);
+    const uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column) * rows.pixel_bytes;
+    CopyChannels(pixel + group.first_channel, channels, (*batch)[block].data() + element);
+  });
+}
+
+// The part of a batch that lies in columns first .. stop - 1, the first of which is rows' first.
+inline void Scatter(const Batch& batch, const Transform& transform, BlockPlace place, size_t blocks,
+                    const Group& group, size_t first, size_t stop, const MutableRows& rows) {
+  const auto high = static_cast<size_t>(rows.count);
+  const bool inside = place.row + transform.rows <= high && place.column >= first &&
+                      place.column + blocks * transform.columns <= stop;
+  const size_t channels = group.channels;
+  if (inside) {
+    ForEachPixel(transform, blocks, channels,
+                 [&](size_t i, size_t j, size_t block, size_t element) {
+                   uint8_t* row = rows.rows[place.row + i] + group.first_channel;
+                   uint8_t* pixel =
+                       row + static_cast<ptrdiff_t>(place.column + j - first) * rows.pixel_bytes;
+                   CopyChannels(batch[block].data() + element, channels, pixel);
+                 });
+    return;
+  }
+  ForEachPixel(transform, blocks, channels, [&](size_t i, size_t j, size_t block, size_t element) {
+    const size_t row = place.row + i;
+    const size_t column = place.column + j;
+    if (row >= high || column < first || column >= stop) return;
+    uint8_t* pixel = rows.rows[row] + static_cast<ptrdiff_t>(column - first) * rows.pixel_bytes;
+    CopyChannels(batch[block].data() + element, channels, pixel + group.first_channel);
+  });
 }
 
 // How a stage is computed, and eight codes are packed and unpacked.
@@ -248,20 +285,90 @@ struct PortableTransform {
 
 // Whether every code of a block is one that the encoder writes.
 inline bool AreCodes(const Stage& stage, const BlockBytes& codes) {
-  uint8_t wrong = 0;
+  // Lane by lane, because compilers make vectors of it so.
+  std::array<uint8_t, kLanes> wrong{};
   for (size_t tile = 0; tile < stage.tiles; ++tile) {
     const uint8_t* low = stage.Bytes(tile, Stage::kLow);
     const uint8_t* high = stage.Bytes(tile, Stage::kHigh);
     const uint8_t* code = codes.data() + tile * kLanes;
     for (size_t lane = 0; lane < kLanes; ++lane) {
-      wrong |= static_cast<uint8_t>(code[lane] < low[lane]);
-      wrong |= static_cast<uint8_t>(code[lane] > high[lane]);
+      const uint8_t allowed = std::min(std::max(code[lane], low[lane]), high[lane]);
+      wrong[lane] = static_cast<uint8_t>(wrong[lane] | (code[lane] ^ allowed));
     }
   }
-  return wrong == 0;
+  return (Load64(wrong.data()) | Load64(wrong.data() + kOctet)) == 0;
 }
 
 #if defined(__x86_64__)
+
+#define THINMAPS_TRANSFORM_AVX2 [[gnu::target("avx2,bmi2")]]
+
+struct Avx2Transform {
+  THINMAPS_TRANSFORM_AVX2 static void Apply(const Stage& stage, size_t blocks, const Batch& in,
+                                            Batch* out) {
+    for (size_t block = 0; block < blocks; block += kPair) {
+      for (size_t tile = 0; tile < stage.tiles; ++tile) ApplyTile(stage, tile, block, in, out);
+    }
+  }
+
+  THINMAPS_TRANSFORM_AVX2 static uint64_t Pack(uint64_t codes, uint64_t used) {
+    return _pext_u64(codes, used);
+  }
+  THINMAPS_TRANSFORM_AVX2 static uint64_t Unpack(uint64_t word, uint64_t used) {
+    return _pdep_u64(word, used);
+  }
+
+ private:
+  static constexpr size_t kPair = 2;     // blocks that share what is widened of the matrix
+  static constexpr size_t kWidened = 4;  // lanes whose quads fill a register as 16 bits
+
+  // Every sum is two halves until the end: products of bytes 0 and 1, and of 2 and 3, of quads.
+  THINMAPS_TRANSFORM_AVX2 static void ApplyTile(const Stage& stage, size_t tile, size_t first,
+                                                const Batch& in, Batch* out) {
+    __m256i halves[kPair][kLanes / kWidened] = {};
+    const int8_t* matrix = stage.Matrix(tile);
+    for (size_t quad = 0; quad < stage.quads; ++quad) {
+      __m256i x[kPair];
+      for (size_t i = 0; i < kPair; ++i) {
+        int32_t word;
+        std::memcpy(&word, in[first + i].data() + quad * kQuad, sizeof word);
+        x[i] = _mm256_cvtepu8_epi16(_mm_set1_epi32(word));
+      }
+      for (size_t part = 0; part < kLanes / kWidened; ++part, matrix += kWidened * kQuad) {
+        const __m256i wide =
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(matrix)));
+        for (size_t i = 0; i < kPair; ++i) {
+          halves[i][part] = _mm256_add_epi32(halves[i][part], _mm256_madd_epi16(x[i], wide));
+        }
+      }
+    }
+    for (size_t i = 0; i < kPair; ++i) {
+      const __m256i low = Shifted(stage, tile, 0, halves[i][0], halves[i][1]);
+      const __m256i high = Shifted(stage, tile, kLanes / 2, halves[i][2], halves[i][3]);
+      const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+      const __m128i bytes =
+          _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>((*out)[first + i].data() + tile * kLanes), bytes);
+    }
+  }
+
+  // Eight lanes from their halves: `std::clamp(sum >> shift, 0, most)`.
+  THINMAPS_TRANSFORM_AVX2 static __m256i Shifted(const Stage& stage, size_t tile, size_t lane,
+                                                 __m256i first, __m256i second) {
+    const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xD8);
+    const __m256i shifted =
+        _mm256_srav_epi32(_mm256_add_epi32(sums, Row(stage, tile, Stage::kBias, lane)),
+                          Row(stage, tile, Stage::kShift, lane));
+    const __m256i most =
+        stage.IsLimited() ? Row(stage, tile, Stage::kLargest, lane) : _mm256_set1_epi32(255);
+    return _mm256_min_epi32(_mm256_max_epi32(shifted, _mm256_setzero_si256()), most);
+  }
+
+  THINMAPS_TRANSFORM_AVX2 static __m256i Row(const Stage& stage, size_t tile, Stage::Row row,
+                                             size_t lane) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(stage.At(tile, row) + lane));
+  }
+};
 
 #define THINMAPS_TRANSFORM_AVX512 \
   [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,bmi2")]]
