@@ -206,7 +206,7 @@ struct F6x3Quadratic {
   static constexpr int kInputs = 8;
   static constexpr int kProducts = 9;
 
-  // B^T d: 20 additions, 12 multiplications.
+  // B^T d: 20 additions, 11 multiplications.
   template <class V>
   static void InputTransform(const V* in, ptrdiff_t in_stride, V* out, ptrdiff_t out_stride) {
     const V c2 = V::Broadcast(2.0f);
@@ -222,20 +222,21 @@ struct F6x3Quadratic {
     const V d6 = in[6 * in_stride];
     const V d7 = in[7 * in_stride];
     const V t0 = d6 - d2;
-    out[0 * out_stride] = c4 * d0 + t0 - c4 * d4;
-    const V t1 = c4 * d2 + c3 * d4 - d6;
-    const V t2 = c4 * d1 + c3 * d3 - d5;
-    out[1 * out_stride] = t1 + t2;
-    out[2 * out_stride] = t1 - t2;
-    const V t3 = c4 * d2 + d6 - c5 * d4;
+    const V t1 = d0 - d4;
+    out[0 * out_stride] = t0 + c4 * t1;
+    const V t2 = d5 - c4 * d1 - c3 * d3;
+    const V t3 = c4 * d2 + c3 * d4 - d6;
+    out[1 * out_stride] = t3 - t2;
+    out[2 * out_stride] = t2 + t3;
     const V t4 = c4 * d1 + d5 - c5 * d3;
-    out[3 * out_stride] = t3 + t4;
+    const V t5 = c4 * d2 + d6 - c5 * d4;
+    out[3 * out_stride] = t4 + t5;
     out[4 * out_stride] = t4;
-    out[5 * out_stride] = t3 - t4;
-    const V t5 = c2 * (d1 - d5);
-    out[6 * out_stride] = t0 - t5;
-    out[7 * out_stride] = t0 + t5;
-    out[8 * out_stride] = d7 + c2 * t5 - d3;
+    out[5 * out_stride] = t5 - t4;
+    const V t6 = c2 * (d1 - d5);
+    out[6 * out_stride] = t0 - t6;
+    out[7 * out_stride] = t0 + t6;
+    out[8 * out_stride] = d7 + c2 * t6 - d3;
   }
 
   // G g: 8 additions, 10 multiplications.

@@ -47,6 +47,8 @@ def test_code_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert cli.run(["winograd", "--outputs", "2", switch]) == 0
         assert capsys.readouterr().out == text
+    assert cli.run(["winograd", "--outputs", "2", "--pairs", "--python"]) == 0
+    assert capsys.readouterr().out == python(algorithm, pairs=True)
 
 
 @pytest.mark.parametrize(

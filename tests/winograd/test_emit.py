@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from winograd.sets import SETS, Published
 
 from thinmaps.winograd import Algorithm, arrays, cpp, derive, latex, python
-from thinmaps.winograd.emit import NATIVE_SETS, native_header, transforms
+from thinmaps.winograd.emit import NATIVE_SETS, native_header
+from thinmaps.winograd.nested import nested
+from thinmaps.winograd.transforms import transforms
 
 EACH_SET = pytest.mark.parametrize("published", SETS.values(), ids=SETS.keys())
 HEADER = Path(__file__).resolve().parents[2] / "native" / "winograd_transforms.h"
@@ -35,7 +38,7 @@ template <class Transform>
 void Print(Transform transform, int inputs, int outputs) {
   std::printf("[");
   for (int column = 0; column < inputs; ++column) {
-    Number in[64], out[96];
+    Number in[128], out[192];
     in[2 * column].value = 1;
     transform(in, 2, out, 3);
     std::printf("%s[", column ? "," : "");
@@ -46,10 +49,11 @@ void Print(Transform transform, int inputs, int outputs) {
 }
 
 template <class Set>
-void PrintAll() {
-  Print(Set::template InputTransform<Number>, Set::kInputs, Set::kProducts);
-  Print(Set::template FilterTransform<Number>, Set::kTaps, Set::kProducts);
-  Print(Set::template OutputTransform<Number>, Set::kProducts, Set::kOutputs);
+void PrintAll(int inputs = Set::kInputs, int taps = Set::kTaps) {
+  const int outputs = inputs == Set::kInputs ? Set::kOutputs : Set::kOutputs * Set::kOutputs;
+  Print(Set::template InputTransform<Number>, inputs, Set::kProducts);
+  Print(Set::template FilterTransform<Number>, taps, Set::kProducts);
+  Print(Set::template OutputTransform<Number>, Set::kProducts, outputs);
 }
 """
 
@@ -59,12 +63,18 @@ def native_algorithms() -> dict[str, Algorithm]:
     return {name: derive(m, r, polynomials) for name, m, r, polynomials in NATIVE_SETS}
 
 
-def compiled(text: str, names: list[str], folder: Path) -> list[np.ndarray]:
-    """The matrices of three transforms for each struct of `text`, as a program prints them."""
+def compiled(
+    text: str, names: list[str], folder: Path, sizes: tuple[int, int] | None = None
+) -> list[np.ndarray]:
+    """The matrices of three transforms for each struct of `text`, as a program prints them.
+
+    `sizes` are inputs and taps where those of the struct are those of one dimension.
+    """
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("there is no C++ compiler")
-    calls = "".join(f"  PrintAll<{name}>();\n" for name in names)
+    given = ", ".join(map(str, sizes or ()))
+    calls = "".join(f"  PrintAll<{name}>({given});\n" for name in names)
     source = folder / "transforms.cc"
     source.write_text(f"#include <cstdio>\n{text}{MAIN}int main() {{\n{calls}}}\n")
     program = folder / "transforms"
@@ -120,6 +130,20 @@ def _as_python(text: str) -> str:
     text = re.sub(r"\\tfrac\{(\d+)\}\{(\d+)\}", r"(\1/\2)", text)
     text = re.sub(r"(\w)_\{(\d+)\}", r"\1\2", text)
     return re.sub(r"(?<=[\d)]) (?=[(a-z])", " * ", text)
+
+
+def test_pairs_are_printed_in_two_dimensions(tmp_path: Path) -> None:
+    algorithm = derive(4, 3)
+    at, g, bt = arrays(nested(algorithm))
+    functions: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {}
+    exec(python(algorithm, pairs=True), functions)
+    for name, wanted in (("input", bt), ("filter", g), ("output", at)):
+        found = functions[f"{name}_transform"](np.eye(wanted.shape[1]))
+        np.testing.assert_array_equal(np.array(found), wanted)
+    assert latex(algorithm, pairs=True).count("v_{45} &=") == 1
+    text = "#include <cstddef>\n" + cpp(algorithm, "Pairs", pairs=True)
+    for made, wanted in zip(compiled(text, ["Pairs"], tmp_path, (36, 9)), (bt, g, at), strict=True):
+        np.testing.assert_array_equal(made, wanted)
 
 
 def test_the_committed_header_is_what_the_generator_writes() -> None:

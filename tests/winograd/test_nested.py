@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from winograd.sets import SETS, Published
 
 from thinmaps.errors import BadArgument, BadShape
 from thinmaps.winograd import Triple, derive, verify_2d
+from thinmaps.winograd.composition import along, without_copies
 from thinmaps.winograd.nested import nested, nested_products
+from thinmaps.winograd.nested_transforms import nested_transforms
 from thinmaps.winograd.rational import kronecker, matrix
+from thinmaps.winograd.straight_line import Program, schedule
 
 EACH_SET = pytest.mark.parametrize("published", SETS.values(), ids=SETS.keys())
 QUADRATIC = [name for name in SETS if "quadratic" in name or "roots" in name]
@@ -66,3 +71,31 @@ def test_a_wrong_entry_is_refused_with_rows_and_columns_named() -> None:
         verify_2d(Triple(at, g, matrix(wrong)), 2, 3)
     with pytest.raises(BadShape, match=r"must be \(9, 4, 16\)"):
         verify_2d(nested(derive(2, 3)), 3, 2)
+
+
+def test_with_pairs_transforms_cost_fewer_additions_too() -> None:
+    # Rows inside columns, per tile: 10 (6 + 7), 5 (3 + 7) and 10 (7 + 4).
+    programs = [t.program for t in nested_transforms(derive(4, 3))]
+    assert [p.additions for p in programs] == [120, 50, 104]
+    at, g, bt = nested(derive(4, 3))
+    assert [p.matrix() for p in programs] == [bt, g, at]
+
+
+def test_without_quadratics_two_dimensions_cost_what_is_published() -> None:
+    # Lavin's F(4,3): 144 additions of data, 100 of results.
+    data, _, results = nested_transforms(SETS["F4 lavin"].algorithm())
+    assert (data.program.additions, results.program.additions) == (144, 100)
+
+
+def test_programs_are_composed_along_both_directions() -> None:
+    columns, rows = matrix([[1, 2], [3, -1], [0, 1]]), matrix([[1, 1, -1]])
+    program = along(schedule(columns), schedule(rows))
+    assert program.matrix() == kronecker(columns, rows)
+
+
+def test_what_only_repeats_is_left_out() -> None:
+    one = Fraction(1)
+    program = Program(1, ({0: one}, {1: one, 0: 2 * one}, {2: one}), (3,))
+    found = without_copies(program)
+    assert found.sums[1] == {0: 3 * one}
+    assert found.matrix() == program.matrix()

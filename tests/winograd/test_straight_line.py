@@ -10,9 +10,9 @@ import pytest
 from winograd.sets import SETS, Published
 
 from thinmaps.winograd import derive
-from thinmaps.winograd.emit import transforms
 from thinmaps.winograd.rational import matrix
 from thinmaps.winograd.straight_line import schedule
+from thinmaps.winograd.transforms import transforms
 
 EACH_SET = pytest.mark.parametrize("published", SETS.values(), ids=SETS.keys())
 

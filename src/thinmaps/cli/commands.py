@@ -329,6 +329,9 @@ def winograd(
     channels: Annotated[
         int, typer.Option(metavar="C", help="Of --search: that share a transform.")
     ] = 64,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Transforms in two dimensions, quadratics in pairs.")
+    ] = False,
     python: Annotated[bool, typer.Option("--python", help="Transforms as NumPy.")] = False,
     c: Annotated[bool, typer.Option("--c", help="Transforms as C++ templates.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Transforms as equations.")] = False,
@@ -349,11 +352,11 @@ def winograd(
         return
     algorithm = derived.derive(outputs, taps, polynomials)
     if python:
-        print(derived.python(algorithm), end="")
+        print(derived.python(algorithm, pairs), end="")
     elif c:
-        print(derived.cpp(algorithm, f"F{outputs}x{taps}"), end="")
+        print(derived.cpp(algorithm, f"F{outputs}x{taps}", pairs), end="")
     elif latex:
-        print(derived.latex(algorithm), end="")
+        print(derived.latex(algorithm, pairs), end="")
     else:
         show_derived(description.describe(algorithm), json)
 

@@ -156,8 +156,13 @@ def balanced(g: Matrix, bt: Matrix) -> tuple[Matrix, Matrix]:
     return tuple(g for g, _ in pairs), tuple(bt for _, bt in pairs)
 
 
+def simplest(row: Row) -> Row:
+    """The multiple with fewest constants beside 0 and +-1, none of them worse than needed."""
+    return min((tuple(x * scale for x in row) for scale in _scales(row)), key=_complexity)
+
+
 def _balanced_rows(g: Row, bt: Row) -> tuple[Row, Row]:
-    scaled = min((tuple(x * scale for x in bt) for scale in _scales(bt)), key=_complexity)
+    scaled = simplest(bt)
     ratio = next(s / x for s, x in zip(scaled, bt, strict=True) if x)
     divided = tuple(x / ratio for x in g)
     if _sign(scaled, divided) < 0:

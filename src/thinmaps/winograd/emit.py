@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 
 from thinmaps.winograd.algorithm import Algorithm, derive, is_power_of_two
-from thinmaps.winograd.straight_line import Program, Statement, schedule
+from thinmaps.winograd.nested_transforms import nested_transforms
+from thinmaps.winograd.straight_line import Program, Statement
+from thinmaps.winograd.transforms import Transform, transforms
 
 # What native kernels are compiled for: (name, outputs, taps, polynomials).
 NATIVE_SETS = (
@@ -26,36 +27,6 @@ NATIVE_SETS = (
 
 
 @dataclass(frozen=True)
-class Transform:
-    """One of the three: `symbol` names its inputs, `result` its outputs, `matrix` what it is."""
-
-    name: str
-    matrix: str
-    symbol: str
-    result: str
-    program: Program
-
-    @property
-    def cost(self) -> str:
-        """In words.
-
-        >>> transforms(derive(2, 3))[1].cost
-        '3 additions, 2 multiplications'
-        """
-        additions, multiplications = self.program.additions, self.program.multiplications
-        return f"{_counted(additions, 'addition')}, {_counted(multiplications, 'multiplication')}"
-
-    def variable(self, v: int) -> str:
-        """Inputs by their symbol, temporaries t0, t1, ... in order, outputs by theirs."""
-        if v < self.program.inputs:
-            return f"{self.symbol}{v}"
-        if v in self.program.outputs:
-            return f"{self.result}{self.program.outputs.index(v)}"
-        made = range(self.program.inputs, v)
-        return f"t{sum(w not in self.program.outputs for w in made)}"
-
-
-@dataclass(frozen=True)
 class Notation:
     """How a language writes a variable, a constant, and a product."""
 
@@ -64,19 +35,10 @@ class Notation:
     times: str
 
 
-@cache
-def transforms(algorithm: Algorithm) -> tuple[Transform, Transform, Transform]:
-    """Of inputs, of filters and of products, scheduled."""
-    at, g, bt = algorithm.matrices
-    return (
-        Transform("input", "B^T d", "d", "v", schedule(bt)),
-        Transform("filter", "G g", "g", "u", schedule(g)),
-        Transform("output", "A^T p", "p", "y", schedule(at)),
-    )
-
-
-def python(algorithm: Algorithm) -> str:
+def python(algorithm: Algorithm, pairs: bool = False) -> str:
     """Three functions of sequences, whose elements are numbers or arrays, to lists.
+
+    With `pairs` they are two-dimensional, their sequences pictures row by row.
 
     >>> print(python(derive(2, 2)).split("\\n\\n\\n")[0])
     def input_transform(d):
@@ -87,15 +49,15 @@ def python(algorithm: Algorithm) -> str:
         v2 = d2 - d1
         return [v0, v1, v2]
     """
-    functions = ["\n".join(_python_lines(algorithm, t)) for t in transforms(algorithm)]
+    functions = ["\n".join(_python_lines(algorithm, t)) for t in _chosen(algorithm, pairs)]
     return "\n\n\n".join(functions) + "\n"
 
 
-def latex(algorithm: Algorithm) -> str:
+def latex(algorithm: Algorithm, pairs: bool = False) -> str:
     """The three transforms as aligned equations; needs amsmath."""
     notation = Notation(_latex_name, _latex_constant, " ")
     blocks = []
-    for transform in transforms(algorithm):
+    for transform in _chosen(algorithm, pairs):
         lines = [
             f"  {_latex_name(transform.variable(v))} &= {expression(transform, s, notation)}"
             for v, s in _assigned(transform.program)
@@ -108,17 +70,22 @@ def latex(algorithm: Algorithm) -> str:
     return f"% {algorithm}\n" + "\n".join(blocks)
 
 
-def cpp(algorithm: Algorithm, name: str) -> str:
-    """A struct of this name with sizes and the three transforms, as clang-format lays it out."""
+def cpp(algorithm: Algorithm, name: str, pairs: bool = False) -> str:
+    """A struct of this name with sizes and the three transforms, as clang-format lays it out.
+
+    With `pairs` kProducts are all of two dimensions; the other sizes remain those of one.
+    """
+    found = _chosen(algorithm, pairs)
+    where = " in two dimensions, row by row" if pairs else ""
     head = (
-        f"// {algorithm}\n"
+        f"// {algorithm}{where}\n"
         f"struct {name} {{\n"
         f"  static constexpr int kOutputs = {algorithm.outputs};\n"
         f"  static constexpr int kTaps = {algorithm.taps};\n"
         f"  static constexpr int kInputs = {algorithm.inputs};\n"
-        f"  static constexpr int kProducts = {algorithm.products};\n"
+        f"  static constexpr int kProducts = {found[2].program.inputs};\n"
     )
-    functions = ["\n".join(_cpp_lines(t)) for t in transforms(algorithm)]
+    functions = ["\n".join(_cpp_lines(t)) for t in found]
     return head + "".join(f"\n{function}\n" for function in functions) + "};\n"
 
 
@@ -143,6 +110,10 @@ def expression(transform: Transform, statement: Statement, notation: Notation) -
         return text
     inner = text if len(statement.terms) == 1 else f"({text})"
     return f"{notation.constant(statement.scale)}{notation.times}{inner}"
+
+
+def _chosen(algorithm: Algorithm, pairs: bool) -> tuple[Transform, Transform, Transform]:
+    return nested_transforms(algorithm) if pairs else transforms(algorithm)
 
 
 def _assigned(program: Program) -> Iterator[tuple[int, Statement]]:
@@ -209,10 +180,6 @@ def _latex_constant(constant: Fraction) -> str:
 
 def _latex_name(variable: str) -> str:
     return f"{variable[0]}_{{{variable[1:]}}}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 _HEADER = """\

@@ -9,9 +9,9 @@ from math import lcm
 import numpy as np
 
 from thinmaps.winograd.algorithm import Algorithm, arrays, is_power_of_two
-from thinmaps.winograd.emit import transforms
 from thinmaps.winograd.nested import nested_products
 from thinmaps.winograd.rational import Matrix, Row
+from thinmaps.winograd.transforms import transforms
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ from thinmaps.winograd.rational import (
 )
 
 PAIRED_PRODUCTS = 6
-_UNPAIRED_PRODUCTS = 9
 
 
 def nested(algorithm: Algorithm, paired: bool = True) -> Triple:
@@ -64,9 +63,13 @@ def nested_products(algorithm: Algorithm) -> int:
     >>> nested_products(derive(6, 3))
     78
     """
-    factors = algorithm.factors
-    pairs = sum(_ratio_of_roots(f, g) is not None for f in factors for g in factors)
-    return algorithm.products**2 - pairs * (_UNPAIRED_PRODUCTS - PAIRED_PRODUCTS)
+    return sum(pair_products(f, g) for f in algorithm.factors for g in algorithm.factors)
+
+
+def pair_products(rows: Factor, columns: Factor) -> int:
+    """That two factors need for each other."""
+    separate = rows.products * columns.products
+    return separate if _ratio_of_roots(rows, columns) is None else PAIRED_PRODUCTS
 
 
 def _separate(triple: Triple) -> Triple:
@@ -74,7 +77,7 @@ def _separate(triple: Triple) -> Triple:
 
 
 def _with_pairs(algorithm: Algorithm) -> Triple:
-    factors = list(zip(algorithm.factors, _shares(algorithm), strict=True))
+    factors = list(zip(algorithm.factors, rows_of_factors(algorithm), strict=True))
     blocks = []
     for rows, outer in factors:
         for columns, inner in factors:
@@ -85,7 +88,7 @@ def _with_pairs(algorithm: Algorithm) -> Triple:
     return Triple(transpose(d), g, bt)
 
 
-def _shares(algorithm: Algorithm) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
+def rows_of_factors(algorithm: Algorithm) -> Iterator[tuple[Matrix, Matrix, Matrix]]:
     """Rows of D, G and B^T that belong to each factor."""
     d, first = transpose(algorithm.at), 0
     for factor in algorithm.factors:

@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 
 from thinmaps.errors import BadArgument
 from thinmaps.winograd.algorithm import Algorithm, check_extent
-from thinmaps.winograd.emit import transforms
 from thinmaps.winograd.factors import evaluation, residues
 from thinmaps.winograd.measured_error import relative_error
 from thinmaps.winograd.polynomial import Polynomial, gcd
 from thinmaps.winograd.rational import Matrix, inverted, product
+from thinmaps.winograd.transforms import transforms
 
 Set = tuple[int, ...]  # places in the pool, ascending
 Float64Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ of two are exact in floats and shifts in integers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -90,11 +90,43 @@ def schedule(matrix: Matrix) -> Program:
     >>> butterfly.additions, butterfly.multiplications
     (6, 3)
     """
-    found = [_shared(matrix), _transposed(_shared(transpose(matrix)))]
-    done = [_without_negations(_inlined(_rescaled(program))) for program in found]
-    best = _in_reading_order(min(done, key=_cost))
+    found = [_shared(matrix), transposed(_shared(transpose(matrix)))]
+    best = min(map(polished, found), key=_cost)
     assert best.matrix() == matrix, "a program must compute its matrix"
     return best
+
+
+def polished(program: Program) -> Program:
+    """The same with fewer constants, lines and negations, in the order of the outputs."""
+    return _in_reading_order(_without_negations(_inlined(_rescaled(program))))
+
+
+def transposed(program: Program) -> Program:
+    """The program of the transposed matrix: every arrow turned round, in the reverse order."""
+    variables = program.inputs + len(program.sums)
+    users: list[Sum] = [{} for _ in range(variables)]
+    for place, terms in enumerate(program.sums):
+        for v, c in terms.items():
+            users[v][program.inputs + place] = c
+    # Outputs become inputs, and what they were made of begins with them.
+    known: dict[int, Sum] = {v: {i: Fraction(1)} for i, v in enumerate(program.outputs)}
+    inputs, sums = len(program.outputs), []
+    for v in reversed(range(variables)):
+        if v in known:
+            continue
+        terms = joined([(c, known[t]) for t, c in users[v].items()])
+        if len(terms) > 1 or v < program.inputs:
+            sums.append(terms)
+            known[v] = {inputs + len(sums) - 1: Fraction(1)}
+        else:
+            known[v] = terms
+    outputs = tuple(next(iter(known[v])) for v in range(program.inputs))
+    return Program(inputs, tuple(sums), outputs)
+
+
+def renumbered(terms: Sum, number: Mapping[int, int] | Sequence[int]) -> Sum:
+    """The same terms of other variables."""
+    return {number[v]: c for v, c in terms.items()}
 
 
 def _shared(matrix: Matrix) -> Program:
@@ -157,30 +189,8 @@ def _taken_out(rows: Iterable[Sum], pair: Pair, variable: int) -> list[Sum]:
     ]
 
 
-def _transposed(program: Program) -> Program:
-    """The program of the transposed matrix: every arrow turned round, in the reverse order."""
-    variables = program.inputs + len(program.sums)
-    users: list[Sum] = [{} for _ in range(variables)]
-    for place, terms in enumerate(program.sums):
-        for v, c in terms.items():
-            users[v][program.inputs + place] = c
-    # Outputs become inputs, and what they were made of begins with them.
-    known: dict[int, Sum] = {v: {i: Fraction(1)} for i, v in enumerate(program.outputs)}
-    inputs, sums = len(program.outputs), []
-    for v in reversed(range(variables)):
-        if v in known:
-            continue
-        terms = _joined([(c, known[t]) for t, c in users[v].items()])
-        if len(terms) > 1 or v < program.inputs:
-            sums.append(terms)
-            known[v] = {inputs + len(sums) - 1: Fraction(1)}
-        else:
-            known[v] = terms
-    outputs = tuple(next(iter(known[v])) for v in range(program.inputs))
-    return Program(inputs, tuple(sums), outputs)
-
-
-def _joined(parts: Iterable[tuple[Fraction, Sum]]) -> Sum:
+def joined(parts: Iterable[tuple[Fraction, Sum]]) -> Sum:
+    """Multiples of sums, added; what cancels is gone."""
     total: Sum = {}
     for factor, terms in parts:
         for v, c in terms.items():
@@ -217,10 +227,15 @@ def _rescaled(program: Program) -> Program:
 
 def _best_scale(sums: Sequence[Sum], place: int, variable: int) -> Fraction:
     """Of the coefficients that a temporary has or is used with; 1 unless another is better."""
-    near = [sums[place], *(s for s in sums if variable in s)]
+    near = _near(sums, place, variable)
     used = [1 / s[variable] for s in near[1:]]
     scales = [Fraction(1), *sorted({abs(c) for c in [*near[0].values(), *used]})]
     return min(scales, key=lambda scale: _burden(_divided(near, 0, variable, scale)))
+
+
+def _near(sums: Sequence[Sum], place: int, variable: int) -> list[Sum]:
+    """What changes with a temporary: its own sum, and those that read it."""
+    return [sums[place], *(terms for terms in sums if variable in terms)]
 
 
 def _divided(sums: Sequence[Sum], place: int, variable: int, scale: Fraction) -> list[Sum]:
@@ -238,7 +253,7 @@ def _inlined(program: Program) -> Program:
         if len(readers) != 1 or variable in program.outputs:
             continue
         rest = dict(sums[readers[0]])
-        merged = _joined([(rest.pop(variable), sums[place]), (Fraction(1), rest)])
+        merged = joined([(rest.pop(variable), sums[place]), (Fraction(1), rest)])
         together = [sums[place], sums[readers[0]]]
         if len(merged) == len(terms) + len(rest) and _burden([merged]) <= _burden(together):
             sums[readers[0]] = merged
@@ -252,9 +267,10 @@ def _without_negations(program: Program) -> Program:
         improved = False
         for place in range(len(sums)):
             variable = program.inputs + place
-            flipped = _divided(sums, place, variable, Fraction(-1))
-            if variable not in program.outputs and _negations(flipped) < _negations(sums):
-                sums, improved = flipped, True
+            near = _near(sums, place, variable)
+            flipped = _divided(near, 0, variable, Fraction(-1))
+            if variable not in program.outputs and _negations(flipped) < _negations(near):
+                sums, improved = _divided(sums, place, variable, Fraction(-1)), True
     return Program(program.inputs, tuple(sums), program.outputs)
 
 
@@ -273,7 +289,7 @@ def _in_reading_order(program: Program) -> Program:
     number = {v: v for v in range(program.inputs)}
     number |= {v: program.inputs + place for place, v in enumerate(order)}
     sums = [program.sums[v - program.inputs] for v in order]
-    renamed = tuple({number[w]: c for w, c in sorted(terms.items())} for terms in sums)
+    renamed = tuple(renumbered(dict(sorted(terms.items())), number) for terms in sums)
     return Program(program.inputs, renamed, tuple(number[v] for v in program.outputs))
 
 
