@@ -19,7 +19,7 @@ namespace {
 
 constexpr int32_t kTaps = 3;
 constexpr int64_t kBlockBytes = 512 << 10;  // of V and M, beside the filters of a panel
-constexpr int32_t kLeastRows = 4;           // of tiles that are multiplied together
+constexpr int32_t kLeastRows = 3;           // of tiles that are multiplied together
 constexpr int32_t kMostRows = 16;
 
 // One float64 in the place of a vector.

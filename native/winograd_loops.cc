@@ -255,8 +255,11 @@ void Run(const WinogradConv& conv) {
   const ptrdiff_t padded = (conv.inputs + kLanes - 1) / kLanes * kLanes;
   const ptrdiff_t v_step = WinogradPointStep(conv.block_tiles, padded);
   float* m = conv.scratch + F::kProducts * F::kProducts * v_step;
-  for (int32_t first = 0; first < all; first += conv.block_tiles) {
-    const int32_t tiles = Least(conv.block_tiles, all - first);
+  const int32_t blocks = (all + conv.block_tiles - 1) / conv.block_tiles;
+  const int32_t rows = (all + blocks * kTileRows - 1) / (blocks * kTileRows);
+  const int32_t block_tiles = Least(rows * kTileRows, conv.block_tiles);
+  for (int32_t first = 0; first < all; first += block_tiles) {
+    const int32_t tiles = Least(block_tiles, all - first);
     for (int32_t tile = 0; tile < tiles; ++tile) {
       TransformInput<F>(conv, first + tile, conv.scratch + tile * padded, v_step);
     }

@@ -10,19 +10,26 @@ Names are resolved when they are first used.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from thinmaps.errors import MissingExtra
 
 if TYPE_CHECKING:
     from thinmaps.winograd.algorithm import Algorithm, arrays, derive
     from thinmaps.winograd.emit import cpp, latex, python
     from thinmaps.winograd.identity import Triple, verify, verify_2d
+    from thinmaps.winograd.module import Replacement, WinogradConv2d, accelerate
     from thinmaps.winograd.pareto import search
     from thinmaps.winograd.polynomial import Polynomial
 
 _HOMES = {
     "Algorithm": "thinmaps.winograd.algorithm",
     "Polynomial": "thinmaps.winograd.polynomial",
+    "Replacement": "thinmaps.winograd.module",
     "Triple": "thinmaps.winograd.identity",
+    "WinogradConv2d": "thinmaps.winograd.module",
+    "accelerate": "thinmaps.winograd.module",
     "arrays": "thinmaps.winograd.algorithm",
     "cpp": "thinmaps.winograd.emit",
     "derive": "thinmaps.winograd.algorithm",
@@ -36,7 +43,10 @@ _HOMES = {
 __all__ = [
     "Algorithm",
     "Polynomial",
+    "Replacement",
     "Triple",
+    "WinogradConv2d",
+    "accelerate",
     "arrays",
     "cpp",
     "derive",
@@ -52,6 +62,11 @@ def __getattr__(name: str) -> Any:
     """Resolve a public name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'thinmaps.winograd' has no attribute {name!r}")
+    if _HOMES[name].endswith(".module") and find_spec("torch") is None:
+        raise MissingExtra(
+            f"thinmaps.winograd.{name} needs torch, which is not installed: "
+            "pip install 'thinmaps[learn]'"
+        )
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
