@@ -11,11 +11,12 @@ change, and held beside the plain ones: (mu / 3)^2 times their bytes, four times
 In training mode, for other dtypes and devices, and where the direct convolution is predicted to be
 faster (`choice.py`), it is the plain convolution. In evaluation mode gradients pass through it:
 they are those of the plain convolution. One thread convolves; scratch is one block of tiles, below
-1 MiB for up to 64 channels, and freed after the call.
+1 MiB for up to 64 channels, and each calling thread keeps the largest that it needed.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,17 @@ def _rows(map_: Tensor) -> np.ndarray[Any, Any]:
     return lying.reshape(n, h, w, c)
 
 
+_of_thread = threading.local()
+
+
+def _scratch(floats: int) -> np.ndarray[Any, Any]:
+    """The thread's, kept between calls: fresh pages would cost a tenth of a small layer."""
+    kept: Tensor | None = getattr(_of_thread, "scratch", None)
+    if kept is None or kept.numel() < floats:
+        kept = _of_thread.scratch = torch.empty(floats)
+    return kept.numpy()
+
+
 def _convolve(
     x: Tensor,
     weight: Tensor,
@@ -74,7 +86,7 @@ def _convolve(
     if y.numel() == 0:
         return y
     outputs, inputs = weight.shape[:2]
-    scratch = torch.empty(_core.winograd_scratch_floats(algorithm, "", inputs, outputs))
+    floats = _core.winograd_scratch_floats(algorithm, "", inputs, outputs)
     _core.winograd_convolve(
         algorithm,
         "",
@@ -83,7 +95,7 @@ def _convolve(
         None if bias is None else bias.detach().contiguous().numpy(),
         (*padding, *padding),
         relu,
-        scratch.numpy(),
+        _scratch(floats),
         _rows(y),
     )
     return y
