@@ -87,8 +87,11 @@ class Layer(Twin):
         source_scale = self.inputs[0].scale
         if not exact:
             near, shift = on_grid(weight, bias, source_scale)
-            real = self._sums(x * self.input_scale, near, shift).float()
-            return real if output.dtype == "float32" else self._codes(real / self.output_scale)
+            if output.dtype == "float32":
+                return self._sums(x, near * self.input_scale, shift).float()
+            # Scales go into the weights, which are fewer than the codes.
+            near = near * (self.input_scale / self.output_scale)
+            return self._codes(self._sums(x, near, shift / self.output_scale).float())
         layer = integer_layer(weight, bias, source_scale)
         sums = self._sums(x.double(), layer.weights, layer.bias).float()
         product = self.input_scale * layer.scale

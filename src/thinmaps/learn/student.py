@@ -194,6 +194,8 @@ class Student(nn.Module):
 
     def _restored(self, surrogate: Surrogate, codes: Tensor, spec: MapSpec) -> Tensor:
         """What the readers of a map with a codec see."""
+        if self.training and surrogate.takes_codes:
+            return surrogate.restored_codes(codes)
         values = codes * spec.scale
         made = surrogate(values)
         if self.training and self._is_exact:

@@ -37,6 +37,7 @@ class Surrogate(nn.Module):
     """
 
     codec_id: ClassVar[str] = ""
+    takes_codes: ClassVar[bool] = False  # whether it has `restored_codes`
     registered: ClassVar[dict[str, type[Surrogate]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -57,6 +58,10 @@ class Surrogate(nn.Module):
     @abstractmethod
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees of `values`, with a gradient for `values` and the parameters."""
+
+    def restored_codes(self, codes: Tensor) -> Tensor:
+        """`restored` between centred codes, exact: for surrogates that compute in these anyway."""
+        raise NotImplementedError
 
     def refit(self, samples: UInt8Array) -> None:
         """Fit what the codec has and no gradient finds, to maps (n, h, w, c); here nothing."""

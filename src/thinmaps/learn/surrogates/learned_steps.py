@@ -43,7 +43,8 @@ Rule = Callable[[Tensor], Hard]
 def quantised(values: Tensor, log_step: Tensor, scale: float, rule: Rule) -> tuple[Tensor, Tensor]:
     """Restored values and their levels, with gradients for `values` and `log_step` (channels,).
 
-    `values` are real and stand on the map's grid of `scale`; `log_step` is in logarithms of bytes.
+    `values` stand on the map's grid of `scale`, 1 for centred codes; `log_step` is in logarithms of
+    bytes.
     """
     if torch.compiler.is_compiling():  # which fuses by itself, and cannot trace the other
         return composed(values, log_step, scale, rule)
@@ -73,8 +74,8 @@ class _Quantised(torch.autograd.Function):
     def forward(
         ctx: Any, values: Tensor, log_step: Tensor, scale: float, rule: Rule
     ) -> tuple[Tensor, Tensor]:
-        hard = rule((values / scale).round_())
-        restored = hard.restored * scale
+        hard = rule(values if scale == 1 else (values / scale).round_())
+        restored = hard.restored if scale == 1 else hard.restored * scale
         step = (log_step.exp() * scale).reshape(-1, 1, 1)
         ctx.save_for_backward(values, restored, step, hard.inside)
         ctx.set_materialize_grads(False)

@@ -37,6 +37,7 @@ Held = Narrow | MixedWidth
 class LevelsSurrogate(Surrogate):
     """Learns the steps of a codec; `codec()` has them rounded. Final classes name the codecs."""
 
+    takes_codes = True
     zero_code: Tensor
     largest_code: Tensor
 
@@ -58,6 +59,10 @@ class LevelsSurrogate(Surrogate):
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees, with gradients for values and steps."""
         return quantised(values, self.log_step, self.spec.scale, self._hard)[0]
+
+    def restored_codes(self, codes: Tensor) -> Tensor:
+        """The same between centred codes."""
+        return quantised(codes, self.log_step, 1.0, self._hard)[0]
 
     def restored_bytes(self, codes: Tensor) -> Tensor:
         """As `Levels.restored(Levels.codes(..))`, on whole batches."""
@@ -82,11 +87,11 @@ class LevelsSurrogate(Surrogate):
             each.reshape(-1, 1, 1) for each in (self.zero_code, self.largest_code)
         )
         half = centred.new_full((), 0.5)
-        exact = torch.addcmul(half, centred, factor).floor()
+        exact = torch.addcmul(half, centred, factor).floor_()
         code = torch.clamp(exact, -zero_code, largest - zero_code)
-        restored = torch.addcmul(half, code, step).floor()
+        restored = torch.addcmul(half, code, step).floor_()
         low, high = -self.spec.zero_point, 255 - self.spec.zero_point
-        return Hard(code, restored.clamp(low, high), (code == exact).to(code.dtype))
+        return Hard(code, restored.clamp_(low, high), (code == exact).to(code.dtype))
 
 
 class NarrowLevels(LevelsSurrogate):

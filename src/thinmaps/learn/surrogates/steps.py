@@ -46,6 +46,7 @@ Held = Rans | BlockWidth | ZeroBitmap
 class StepsSurrogate(Surrogate):
     """Learns the steps of a codec; `codec()` has them rounded. Final classes name the codecs."""
 
+    takes_codes = True
     log_step: Tensor | None
 
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
@@ -87,10 +88,17 @@ class StepsSurrogate(Surrogate):
 
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees, with gradients for values and steps."""
+        return self._quantised(values, self.spec.scale)
+
+    def restored_codes(self, codes: Tensor) -> Tensor:
+        """The same between centred codes."""
+        return self._quantised(codes, 1.0)
+
+    def _quantised(self, values: Tensor, scale: float) -> Tensor:
         if self.log_step is None:
-            self._seen = values / self.spec.scale
+            self._seen = values / scale
             return values
-        made, self._seen = quantised(values, self.log_step, self.spec.scale, self._hard)
+        made, self._seen = quantised(values, self.log_step, scale, self._hard)
         return made
 
     def restored_bytes(self, codes: Tensor) -> Tensor:
@@ -107,14 +115,14 @@ class StepsSurrogate(Surrogate):
         assert self._codec.steps is not None
         zero_point = self.spec.zero_point
         tables = _Tables.of(self._integers(), self._codec.steps.rounding)
-        distance = tables.distance(centred.abs())
+        distance = tables.distance(centred.abs() if zero_point else centred)
         inside = None
         limit = self._codec.steps.symbol_limit
         if zero_point or limit < 255:
             bound = torch.where(centred > 0, *tables.most(zero_point, limit))
             inside = (distance <= bound).to(distance.dtype)
             distance = torch.minimum(distance, bound)
-        restored = torch.addcmul(tables.half, distance, tables.step).floor().clamp(max=255)
+        restored = torch.addcmul(tables.half, distance, tables.step).floor_().clamp_(max=255)
         if not zero_point:
             return Hard(distance, restored, inside)
         sign = centred.sign()
@@ -183,7 +191,7 @@ class _Tables(NamedTuple):
 
     def distance(self, size: Tensor) -> Tensor:
         """Steps that a difference of so many bytes is rounded to."""
-        return torch.addcmul(self.offset, size, self.factor).floor()
+        return torch.addcmul(self.offset, size, self.factor).floor_()
 
     def most(self, zero_point: int, symbol_limit: int) -> tuple[Tensor, Tensor]:
         """The most distances that symbols have above and below the zero point."""
