@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs papers bench-kernels bench-bits bench-fused docs size demo examples sanitize clean
+	bench-codecs bench-learning papers bench-kernels bench-bits bench-fused docs size demo examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -117,6 +117,9 @@ bench-bits: setup ## layers of bits beside what counting bits allows, presets be
 
 bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markdown as in docs/codecs.md
 	$(PYTHON) benchmarks/codecs.py $(OPTIONS)
+
+bench-learning: setup ## codecs that learn in ResNet-20: OPTIONS="rans --bits 1.13 --rate-weight 1.2"
+	$(PYTHON) benchmarks/learning.py $(OPTIONS)
 
 papers: setup ## published figures beside ours; fails where ours have moved
 	for run in papers/*/run.py; do $(PYTHON) $$run; done
