@@ -2,17 +2,21 @@
 // The inner loops of the instruction set that runs; results never depend on it.
 #include "conv_row.h"
 #include "loops.h"
+#include "sparse_row.h"
 
 namespace thinmaps {
 
 extern const Loops kPortableLoops;
 extern const ConvLoops kPortableConvLoops;
+extern const SparseLoops kPortableSparseLoops;
 #if defined(__x86_64__)
 extern const Loops kAvx2Loops;
 extern const Loops kAvx512Loops;
 extern const ConvLoops kAvx2ConvLoops;
 extern const ConvLoops kAvx512ConvLoops;
 extern const ConvLoops kAmxConvLoops;
+extern const SparseLoops kAvx2SparseLoops;
+extern const SparseLoops kAvx512SparseLoops;
 #elif defined(__aarch64__)
 extern const Loops kNeonLoops;
 extern const ConvLoops kNeonConvLoops;
@@ -39,6 +43,15 @@ const ConvLoops& ConvLoopsFor(Isa isa) {
 #endif
   (void)isa;
   return kPortableConvLoops;
+}
+
+const SparseLoops& SparseLoopsFor(Isa isa) {
+#if defined(__x86_64__)
+  if (isa >= Isa::kAvx512) return kAvx512SparseLoops;
+  if (isa == Isa::kAvx2) return kAvx2SparseLoops;
+#endif
+  (void)isa;
+  return kPortableSparseLoops;
 }
 
 }  // namespace thinmaps

@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "conv_row.h"
+#include "conv_shape.h"
 #include "filters.h"
-#include "kernel.h"
-#include "window.h"
 
 namespace thinmaps {
 namespace {
@@ -18,14 +17,6 @@ namespace {
 constexpr int32_t kMostRows = 256;  // under a window, or under those that are done together
 
 int32_t WholeQuads(int32_t bytes) { return (bytes + kQuad - 1) / kQuad * kQuad; }
-
-struct Shape {
-  int32_t groups, group_inputs, group_outputs, kernel_rows, kernel_columns;
-
-  int32_t group_blocks() const { return (group_outputs + kBlockChannels - 1) / kBlockChannels; }
-  int32_t blocks() const { return groups * group_blocks(); }
-  int32_t taps() const { return kernel_rows * kernel_columns; }
-};
 
 // One filter value: of which tap and input channel.
 struct Source {
@@ -83,10 +74,8 @@ struct Packer {
   Filters& filters;
 
   int32_t Weight(int32_t output, const Source& source) const {
-    const auto index = [](int32_t i) { return static_cast<size_t>(i); };
-    const size_t filter = index(output) * index(shape.group_inputs) + index(source.channel);
-    const size_t row = filter * index(shape.kernel_rows) + index(source.tap_row);
-    return node.weights[row * index(shape.kernel_columns) + index(source.tap_column)];
+    return node
+        .weights[shape.FilterIndex(output, source.channel, source.tap_row, source.tap_column)];
   }
 
   void PackBlock(const Phase& phase, int32_t block) {
@@ -181,17 +170,10 @@ class Convolution final : public Kernel {
   size_t weights_bytes() const override { return filters_->bytes(); }
 
   void Run(const Memory& memory, Rows rows, Part part) const override {
-    Range blocks{0, shape_.blocks()};
-    Area area{{rows.first, rows.first + rows.count}, {0, out_.width}};
-    const bool wide = out_.width >= part.count * kSharedPixels;
-    if (wide || LargestShare(rows.count, part) <= LargestShare(shape_.blocks(), part)) {
-      area = ShareArea(rows, out_.width, part);
-    } else {
-      blocks = Share(shape_.blocks(), part);
-    }
+    const auto [blocks, area] = ShareConv(shape_, out_.width, rows, part);
     loops_.start(piece_bytes_);
     if (filters_->weights.size() > kFiltersInCache) {
-      ForBlocks(blocks, [&](Range some) { RunRows(memory, some, area); });
+      ForBlocks(blocks, [&, &area = area](Range some) { RunRows(memory, some, area); });
     } else {
       RunRows(memory, blocks, area);
     }
@@ -199,7 +181,6 @@ class Convolution final : public Kernel {
   }
 
  private:
-  static constexpr int32_t kSharedPixels = 32;  // less are not worth a thread
   static constexpr size_t kNearFilters = 1u << 17;
   static constexpr size_t kFiltersInCache = 1u << 20;  // more are read once per step, not per row
 
@@ -350,12 +331,16 @@ std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) 
   blueprint.Need(shape.kernel_rows <= kMostRows,
                  "at most 256 filter rows, got " + std::to_string(shape.kernel_rows));
   CheckFilters(blueprint, filter_bytes);
+  const Rounding rounding = RoundThenShift(out.zero_point, node.integers[11], node.integers[12]);
+  if (node.state >= 0) {
+    blueprint.Need(!transposed, "no scratch");
+    return MakeSparseConv(blueprint, shape, window, rounding);
+  }
   const auto axis = transposed ? Axis::Transposed : Axis::Sliding;
   return std::make_unique<Convolution>(
       blueprint, shape,
       axis(window.kernel[0], window.stride[0], window.dilation[0], window.pads[0]),
-      axis(window.kernel[1], window.stride[1], window.dilation[1], window.pads[1]),
-      RoundThenShift(out.zero_point, node.integers[11], node.integers[12]));
+      axis(window.kernel[1], window.stride[1], window.dilation[1], window.pads[1]), rounding);
 }
 
 bool IsDepthwise(const Blueprint& blueprint) {
@@ -369,6 +354,16 @@ bool IsDepthwise(const Blueprint& blueprint) {
 }
 
 }  // namespace
+
+ConvShare ShareConv(const Shape& shape, int32_t width, Rows rows, Part part) {
+  constexpr int32_t kSharedPixels = 32;  // less are not worth a thread
+  const Range blocks{0, shape.blocks()};
+  const bool wide = width >= part.count * kSharedPixels;
+  if (wide || LargestShare(rows.count, part) <= LargestShare(shape.blocks(), part)) {
+    return {blocks, ShareArea(rows, width, part)};
+  }
+  return {Share(shape.blocks(), part), {{rows.first, rows.first + rows.count}, {0, width}}};
+}
 
 std::unique_ptr<const Kernel> MakeConv(const Blueprint& blueprint) {
   return IsDepthwise(blueprint) ? MakeDepthwise(blueprint) : Make(blueprint, false);

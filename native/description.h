@@ -39,7 +39,7 @@ struct NodeDescription {
   std::string op;
   std::vector<int32_t> inputs;  // indices of maps
   int32_t output = -1;
-  int32_t state = -1;  // index of the buffer of its running sums
+  int32_t state = -1;  // index of the buffer of its running sums or scratch
   std::vector<int32_t> integers;
   std::span<const int8_t> weights;  // of the caller's, read while the kernel is made
   std::vector<int32_t> bias;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernel.h"
+#include "sparse_row.h"
 
 namespace thinmaps {
 
@@ -34,11 +35,14 @@ struct Filters final : Packed {
   std::vector<float, LineAllocator<float>> multiplier;
   std::vector<size_t> phase_orders;
   std::vector<QuadOrder> orders;  // [phase][block][piece], where quads are sorted
-  uint64_t fingerprint = 0;       // of what they were packed from
+  std::vector<Quartet> quartets;  // of filters whose zero squares are skipped, with their squares
+  std::vector<SquarePlace> places;
+  uint64_t fingerprint = 0;  // of what they were packed from
 
   size_t bytes() const {
     return weights.size() + orders.size() * sizeof(QuadOrder) + bias.size() * sizeof(int32_t) +
-           multiplier.size() * sizeof(float);
+           multiplier.size() * sizeof(float) + quartets.size() * sizeof(Quartet) +
+           places.size() * sizeof(SquarePlace);
   }
 };
 

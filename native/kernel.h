@@ -15,6 +15,7 @@
 #include "conv_row.h"
 #include "description.h"
 #include "loops.h"
+#include "sparse_row.h"
 
 namespace thinmaps {
 
@@ -109,6 +110,7 @@ struct Blueprint {
   const NodeDescription& node;
   const Loops& loops;
   const ConvLoops& conv_loops;
+  const SparseLoops& sparse_loops;
   PackedWeights& packed;
 
   const MapDescription& input(size_t index) const {

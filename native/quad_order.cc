@@ -20,9 +20,9 @@ bool Fits(int32_t a, int32_t b) {
   return most <= kLimit && least >= -kLimit;
 }
 
-bool Fits(const int8_t* quad, int32_t way) {
+bool Fits(const int8_t* quad, int32_t channels, int32_t way) {
   bool fits = true;
-  for (int32_t k = 0; k < kBlockChannels; ++k, quad += kQuad) {
+  for (int32_t k = 0; k < channels; ++k, quad += kQuad) {
     fits &= Fits(quad[Byte(way, 0)], quad[Byte(way, 1)]);
     fits &= Fits(quad[Byte(way, 2)], quad[Byte(way, 3)]);
   }
@@ -32,11 +32,13 @@ bool Fits(const int8_t* quad, int32_t way) {
 // kPairings where no pairing fits.
 int32_t WayOf(const int8_t* quad) {
   int32_t way = 0;
-  while (way < kPairings && !Fits(quad, way)) ++way;
+  while (way < kPairings && !Fits(quad, kBlockChannels, way)) ++way;
   return way;
 }
 
 }  // namespace
+
+bool PlainPairsFit(const int8_t* quad, int32_t channels) { return Fits(quad, channels, 0); }
 
 QuadOrder SortQuads(int8_t* filters, int32_t quads) {
   std::array<int8_t, kPieceBytes * kBlockChannels> source;

@@ -25,6 +25,9 @@ struct QuadOrder {
   uint8_t offset[16];  // of each quad's first byte in the piece
 };
 
+// Whether the filters of a quad, [channels][4], go in 16 bits with their bytes as they are.
+bool PlainPairsFit(const int8_t* quad, int32_t channels);
+
 // Sorts the quads of a piece, [quad][16][4].
 QuadOrder SortQuads(int8_t* filters, int32_t quads);
 

@@ -28,5 +28,5 @@ def every_step_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines have as many threads as asked for, which share steps however short."""
     monkeypatch.setattr(cores, "usable_cores", lambda: cores.MOST_THREADS)
     monkeypatch.setattr(
-        describe, "step_nanoseconds", lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
+        describe, "step_nanoseconds", lambda plan, steps, cost: np.full(len(steps), 2**30, np.int32)
     )

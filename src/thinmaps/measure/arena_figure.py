@@ -71,7 +71,7 @@ def _shape(plan: Plan, occupant: Occupant, along: float) -> str:
 def _title(occupant: Occupant, coded: bool) -> str:
     """What hovering over a buffer says."""
     buffer, (first, last) = occupant.buffer, occupant.life
-    what = ", ".join(occupant.maps) or f"running sums of {buffer.name}"
+    what = ", ".join(occupant.maps) or buffer.name
     return (
         f"{what}{' (encoded)' if coded else ''}\n{buffer.slots} x {buffer.slot_bytes:,} bytes = "
         f"{bytes_in_words(buffer.bytes)} from address {buffer.offset:,}\n"

@@ -38,7 +38,7 @@ class Occupant:
 
 def occupants(plan: Plan) -> tuple[Occupant, ...]:
     """Every buffer of the plan, in the order in which the buffers come into use."""
-    flow = flow_of(plan.network, plan.codecs)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping)
     work = _steps_of_work(plan, flow)
     lives = lives_of(flow, work, range(len(flow.maps)))
     parts: dict[int, list[_Part]] = {}
@@ -46,15 +46,15 @@ def occupants(plan: Plan) -> tuple[Occupant, ...]:
         life = lives[flow.index[name]]
         slots = np.arange(len(life.born)) % plan.buffers[place.buffer].slots
         parts.setdefault(place.buffer, []).append(_Part(name, slots, life))
-    for node, life in state_lives(flow, work).items():
+    for node, life in state_lives(flow, work, range(len(flow.nodes))).items():
         buffer = plan.states[flow.nodes[node].name]
-        parts.setdefault(buffer, []).append(_Part("", np.zeros(1, np.int64), life))
+        parts.setdefault(buffer, []).append(_Part("", np.zeros(len(life.born), np.int64), life))
     found = [_occupant(plan.buffers[buffer], sharing) for buffer, sharing in parts.items()]
     return tuple(sorted(found, key=lambda occupant: occupant.life))
 
 
 class _Part(NamedTuple):
-    """One map (or node's sums, without a name) in a buffer."""
+    """One map (or a node's sums or scratch, without a name) in a buffer."""
 
     name: str
     slots: IntArray

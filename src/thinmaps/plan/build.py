@@ -21,7 +21,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.graph.network import Network
 from thinmaps.plan.aliases import root_of
-from thinmaps.plan.cost import DEFAULT_RATES, MachineRates, StepCost
+from thinmaps.plan.cost import DEFAULT_RATES, MachineRates, StepCost, skippable, worth_skipping
 from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
@@ -49,6 +49,7 @@ def build(
     arena_bytes: int | Literal["smallest"] | None = None,
     rates: MachineRates = DEFAULT_RATES,
     effort: int = EFFORT,
+    skip_zero_blocks: bool | None = None,
 ) -> Plan:
     """The plan of `network` that is worth its arena.
 
@@ -57,6 +58,10 @@ def build(
     which the plan predicted fastest is made; "smallest", the least arena found; or None, the knee
     between both (`plan/trade.py`). Times are predicted with `rates`. `effort` bounds each of the
     two searches: pairs of buffers compared over all trials. A layer plan is always the smallest.
+
+    Convolutions get scratch to skip the zero blocks of their filters where that is predicted to be
+    faster and a budget has room for all of it, none where the smallest arena is asked for;
+    `skip_zero_blocks` gives it to all that can, or to none.
 
     Raises:
         BadArgument: an unknown schedule, no rows per step, or an arena of no known kind.
@@ -70,22 +75,29 @@ def build(
     if isinstance(arena_bytes, str) and arena_bytes != "smallest":
         raise BadArgument(f"an arena is a number of bytes or 'smallest', got {arena_bytes!r}")
     lowered = lower(network, codecs)
-    flow = flow_of(lowered, codecs)
-    find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
-    found = find[schedule](flow, stripe_rows, effort)
-    if schedule != "layer":
-        trade = Trade(flow, found, StepCost(lowered, rates), effort)
-        short = isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes
-        found = trade.chosen("smallest" if short else arena_bytes).candidate
-    # Only here: thicker steps sometimes need less, since held maps are then laid over each other.
-    if isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes:
-        raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
-    return _plan(network, codecs, flow, found, schedule, stripe_rows)
+    if skip_zero_blocks is None and arena_bytes != "smallest":
+        attempts = [worth_skipping(lowered, rates), ()]
+    else:
+        attempts = [skippable(lowered) if skip_zero_blocks else ()]
+    for skipping in attempts:
+        flow = flow_of(lowered, codecs, skipping)
+        find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
+        found = find[schedule](flow, stripe_rows, effort)
+        if schedule != "layer":
+            trade = Trade(flow, found, StepCost(lowered, rates, skipping), effort)
+            short = isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes
+            found = trade.chosen("smallest" if short else arena_bytes).candidate
+        # Only here: thicker steps sometimes need less, as held maps are then laid over each other.
+        if not isinstance(arena_bytes, int) or found.arena_bytes <= arena_bytes:
+            return _plan(network, codecs, flow, found, schedule, stripe_rows)
+        if not skipping:
+            break
+    raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
 
 
 def lower_bound_bytes(plan: Plan) -> int:
     """The most bytes that live in one step of `plan`: no placement of its rows can need less."""
-    flow = flow_of(plan.network, plan.codecs)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping)
     order = Order.of_steps(plan.steps)
     return int(live_bytes(storage_of(flow, order).blocks, len(order)).max(initial=0))
 

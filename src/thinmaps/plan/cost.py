@@ -21,7 +21,7 @@ Cost: a few array look-ups for all steps of a schedule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
+from thinmaps.graph.zero_blocks import BLOCK, used_blocks
 from thinmaps.plan.flow import IntArray
+from thinmaps.plan.scratch import LANES, TILE_VECTORS, scratch_bytes, whole_lanes
 from thinmaps.types import MapSpec
 
 FloatArray = NDArray[np.float64]
@@ -57,6 +59,10 @@ class MachineRates:
     cache_bytes: int  # of the second level
     tile_pixels: int  # a row of a dense convolution is done in whole tiles of so many pixels
     step_seconds: float  # of a step that does next to nothing
+    # Of convolutions that skip zero blocks of their filters:
+    block_products_per_second: float  # of blocks that are not zero, in whole vectors of pixels
+    laid_bytes_per_second: float  # of input rows, laid in planes
+    block_sums_per_second: float  # sums that become bytes
 
 
 # The first three as `measure/machine.py` found them on one quiet core of an AMD EPYC (Zen 4), two
@@ -75,6 +81,9 @@ _PORTABLE = MachineRates(
     cache_bytes=1 << 20,
     tile_pixels=1,
     step_seconds=0.080e-6,
+    block_products_per_second=1e9,
+    laid_bytes_per_second=1e9,
+    block_sums_per_second=0.5e9,
 )
 _AVX2 = replace(
     _PORTABLE,
@@ -85,6 +94,9 @@ _AVX2 = replace(
     pointwise_bytes_per_second=11e9,
     coded_bytes_per_second=51e9,
     step_seconds=0.070e-6,
+    block_products_per_second=50e9,
+    laid_bytes_per_second=2e9,
+    block_sums_per_second=2e9,
 )
 _AVX512 = replace(
     _PORTABLE,
@@ -98,6 +110,9 @@ _AVX512 = replace(
     far_bytes_per_second=30e9,
     tile_pixels=4,
     step_seconds=0.068e-6,
+    block_products_per_second=200e9,
+    laid_bytes_per_second=10e9,
+    block_sums_per_second=3e9,
 )
 # A Xeon with AMX and 2 MiB of second-level cache: rates of products, sums and bytes from a 3x3
 # convolution of 64 channels and from what ResNet-18 gains by thicker steps there. The rest is not
@@ -134,11 +149,19 @@ class _Work:
 class StepCost:
     """Predicted seconds of steps of one lowered network on a machine with given rates."""
 
-    def __init__(self, network: Network, rates: MachineRates) -> None:
+    def __init__(
+        self, network: Network, rates: MachineRates, skipping: Collection[str] = ()
+    ) -> None:
+        """Nodes named in `skipping` skip the zero blocks of their filters."""
         self._room_bytes = rates.cache_bytes // 2
         self._far_bytes_per_second = rates.far_bytes_per_second
         near = sum(_filter_bytes(network, node) for node in network.nodes) <= self._room_bytes
-        works = [_work(network, node, rates, near) for node in network.nodes]
+        works = [
+            _skipping(network, node, rates)
+            if node.name in skipping
+            else _work(network, node, rates, near)
+            for node in network.nodes
+        ]
         self._step = np.array([work.step_seconds for work in works])
         self._row = np.array([work.row_seconds for work in works])
         self._bytes = np.array([work.row_bytes for work in works], np.int64)
@@ -202,6 +225,51 @@ def _convolution(
     again = near_seconds if filter_bytes <= FILTERS_PER_ROW_BYTES else 0.0
     row_seconds = products / rates.products_per_second + sums + again
     return _Work(rates.step_seconds + first - again, row_seconds, row_bytes)
+
+
+def skippable(network: Network) -> tuple[str, ...]:
+    """Nodes that could skip zero blocks of their filters, if there are any."""
+    return tuple(node.name for node in network.nodes if _scratch_bytes(network, node))
+
+
+def worth_skipping(network: Network, rates: MachineRates) -> tuple[str, ...]:
+    """Nodes that are predicted to be faster in steps of one row if they skip zero blocks."""
+    found = []
+    for name in skippable(network):
+        node = network.nodes[[each.name for each in network.nodes].index(name)]
+        dense, skips = _work(network, node, rates, False), _skipping(network, node, rates)
+        if skips.step_seconds + skips.row_seconds < dense.step_seconds + dense.row_seconds:
+            found.append(name)
+    return tuple(found)
+
+
+def _scratch_bytes(network: Network, node: Node) -> int:
+    return scratch_bytes(node.operator, network.input_specs(node)[0], network.output_spec(node))
+
+
+def _skipping(network: Network, node: Node, rates: MachineRates) -> _Work:
+    """A convolution that skips zero blocks: tiles of whole vectors, rows laid in planes first."""
+    operator, source = node.operator, network.input_specs(node)[0]
+    output = network.output_spec(node)
+    assert isinstance(operator, op.Conv)
+    window = operator.window
+    blocks = int(used_blocks(operator.weights, operator.groups).sum())
+    products = blocks * BLOCK[0] * BLOCK[1] * _tiled_pixels(output.width)
+    laid = output.width * source.channels / rates.laid_bytes_per_second
+    fresh = min(window.stride[0], window.kernel[0]) * laid
+    row_seconds = products / rates.block_products_per_second + fresh
+    row_seconds += output.width * output.channels / rates.block_sums_per_second
+    first = window.kernel[0] * laid - fresh
+    row_bytes = (source.height * source.row_bytes + output.height * output.row_bytes) // (
+        output.height
+    )
+    return _Work(rates.step_seconds + first, row_seconds, row_bytes)
+
+
+def _tiled_pixels(pixels: int) -> int:
+    """Pixels of a row with those that fill the last vector of each tile."""
+    tiles = -(-pixels // (LANES * TILE_VECTORS))
+    return sum(whole_lanes(pixels * (i + 1) // tiles - pixels * i // tiles) for i in range(tiles))
 
 
 def _packed_bytes(operator: op.Conv | op.ConvTranspose, source: MapSpec, output: MapSpec) -> int:

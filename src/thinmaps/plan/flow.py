@@ -11,7 +11,7 @@ Cost: one call of `Operator.input_rows` per edge and work row; then only array l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Decode, Encode
+from thinmaps.plan.scratch import scratch_bytes
 
 IntArray = NDArray[np.int64]
 
@@ -67,7 +68,8 @@ class NodeFlow:
     grain: int
     edges: tuple[Edge, ...]
     output: int
-    state_bytes: int
+    state_bytes: int  # of running sums, from the first step to the last
+    scratch_bytes: int  # of each step alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,12 @@ class Flow:
     index: Mapping[str, int]  # map name -> index
 
 
-def flow_of(network: Network, codecs: Mapping[str, Codec]) -> Flow:
+def flow_of(
+    network: Network, codecs: Mapping[str, Codec], skipping: Collection[str] = ()
+) -> Flow:
     """Tabulate the lowered `network`; `codecs` are by map name of the network before lowering.
+
+    Nodes named in `skipping` get scratch to skip zero blocks of their filters (`plan/scratch.py`).
 
     Raises:
         PlanImpossible: a node's geometry contradicts the sizes of its maps.
@@ -93,7 +99,10 @@ def flow_of(network: Network, codecs: Mapping[str, Codec]) -> Flow:
         _map_flow(network, name, producer.get(name, -1), codecs, name not in held_by_caller)
         for name in network.maps
     )
-    nodes = tuple(_node_flow(network, i, index, maps) for i in range(len(network.nodes)))
+    nodes = tuple(
+        _node_flow(network, i, index, maps, node.name in skipping)
+        for i, node in enumerate(network.nodes)
+    )
     for node in nodes:
         for edge in node.edges:
             maps[edge.map].edges.append(edge)
@@ -134,7 +143,11 @@ def _made_after(network: Network, node: Node, unit_rows: int) -> IntArray:
 
 
 def _node_flow(
-    network: Network, position: int, index: Mapping[str, int], maps: tuple[MapFlow, ...]
+    network: Network,
+    position: int,
+    index: Mapping[str, int],
+    maps: tuple[MapFlow, ...],
+    skips: bool,
 ) -> NodeFlow:
     node = network.nodes[position]
     inputs, output = network.input_specs(node), network.output_spec(node)
@@ -149,7 +162,8 @@ def _node_flow(
         edges.append(Edge(index[name], position, ranges[:, 0] // unit, -(-ranges[:, 1] // unit)))
     grain = node.operator.unit_rows if isinstance(node.operator, (Encode, Decode)) else 1
     state = node.operator.state_bytes(inputs, output)
-    return NodeFlow(node.name, work, grain, tuple(edges), index[node.output], state)
+    scratch = scratch_bytes(node.operator, inputs[0], output) if skips else 0
+    return NodeFlow(node.name, work, grain, tuple(edges), index[node.output], state, scratch)
 
 
 def paces(flow: Flow) -> list[float]:

@@ -56,11 +56,19 @@ def lives_of(flow: Flow, work: Sequence[IntArray], maps: Iterable[int]) -> dict[
     return {m: _map_lives(flow, m, work) for m in maps if flow.maps[m].in_arena}
 
 
-def state_lives(flow: Flow, work: Sequence[IntArray]) -> dict[int, Lives]:
-    """Lives of the running sums, by node: from its first step to its last."""
-    return {
-        v: Lives(work[v][:1], work[v][-1:]) for v, node in enumerate(flow.nodes) if node.state_bytes
-    }
+def state_lives(flow: Flow, work: Sequence[IntArray], nodes: Iterable[int]) -> dict[int, Lives]:
+    """Lives of what nodes have for themselves, by node of those in `nodes`.
+
+    Running sums live from the first step to the last, scratch in every step anew.
+    """
+    lives = {}
+    for v in nodes:
+        if flow.nodes[v].state_bytes:
+            lives[v] = Lives(work[v][:1], work[v][-1:])
+        elif flow.nodes[v].scratch_bytes:
+            steps = np.unique(work[v])
+            lives[v] = Lives(steps, steps)
+    return lives
 
 
 def _map_lives(flow: Flow, m: int, work: Sequence[IntArray]) -> Lives:

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinmaps.codecs.base import Codec
 from thinmaps.graph.network import Network
+from thinmaps.graph.operators import Conv
 
 # Every buffer starts at a multiple of this many bytes, and the arena ends with as much slack,
 # so that vector kernels may read (never write) a little past a row.
@@ -108,8 +109,14 @@ class Plan:
     steps: Sequence[Step]  # `Steps`, or a tuple
     buffers: tuple[Buffer, ...]
     places: Mapping[str, Place]  # by map name of `network`; inputs and outputs have none
-    states: Mapping[str, int]  # node name -> buffer index of its running sums
+    states: Mapping[str, int]  # node name -> buffer index of its running sums or scratch
     arena_bytes: int
     schedule: str  # "layer", "stream" or "mixed"
     segments: tuple[int, ...]  # for each node of `network`, the segment it belongs to
     stripe_rows: int
+
+    @property
+    def skipping(self) -> tuple[str, ...]:
+        """Nodes that have scratch to skip the zero blocks of their filters."""
+        operators = {node.name: node.operator for node in self.network.nodes}
+        return tuple(name for name in self.states if isinstance(operators.get(name), Conv))

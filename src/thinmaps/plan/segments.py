@@ -18,10 +18,10 @@ import numpy as np
 
 from thinmaps.plan.aliases import choose_links, root_of
 from thinmaps.plan.flow import Flow, paces
-from thinmaps.plan.lifetimes import Lives, lives_of
-from thinmaps.plan.pack import Block, Packer, live_bytes
+from thinmaps.plan.lifetimes import lives_of, state_lives
+from thinmaps.plan.pack import Packer, live_bytes
 from thinmaps.plan.schedule import Order, Segment, SegmentTimes, order_of
-from thinmaps.plan.storage import ring_blocks, segment_work
+from thinmaps.plan.storage import ring_blocks, segment_work, state_blocks
 
 # Trials of the packing of one segment; more change little, the final packing has its own.
 PACKING_TRIALS = 10
@@ -82,12 +82,8 @@ class Cutter:
         leaving = {root_of(m, links)[0] for m in lives if not self._inside(m, inside)}
         inner = [rings[m] for m in rings if m not in leaving]
         kept = live_bytes(inner, len(order) + 2)
-        sums = [
-            Block("", 1, flow.nodes[v].state_bytes, Lives(work[v][:1], work[v][-1:]))
-            for v in segment.nodes
-            if flow.nodes[v].state_bytes
-        ]
-        packer = Packer([*rings.values(), *sums])
+        states = state_blocks(flow, state_lives(flow, work, segment.nodes))
+        packer = Packer([*rings.values(), *states.values()])
         self.spent += FIXED_EFFORT + len(packer.blocks) ** 2
         quiet = int(np.min(kept[len(kept) // 4 : 3 * len(kept) // 4 + 1]))
         ring_bytes = sum(block.bytes for block in inner)

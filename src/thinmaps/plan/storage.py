@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinmaps.plan.aliases import Link, choose_links, root_of
-from thinmaps.plan.flow import Flow, IntArray
+from thinmaps.plan.flow import Flow, IntArray, NodeFlow
 from thinmaps.plan.lifetimes import Lives, lives_of, state_lives, steps_of_work
 from thinmaps.plan.pack import Block
 from thinmaps.plan.schedule import Order
@@ -20,11 +20,11 @@ from thinmaps.plan.schedule import Order
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """Buffers of a schedule, not yet placed: by owner map first, then running sums by node."""
+    """Buffers of a schedule, not yet placed: by owner map first, then sums and scratch by node."""
 
     links: Mapping[int, Link]
     owners: tuple[int, ...]  # map that owns each of the first blocks
-    states: tuple[int, ...]  # node whose sums each of the remaining blocks holds
+    states: tuple[int, ...]  # node whose sums or scratch each of the remaining blocks is
     blocks: tuple[Block, ...]
 
 
@@ -34,11 +34,8 @@ def storage_of(flow: Flow, order: Order) -> Storage:
     lives = lives_of(flow, work, range(len(flow.maps)))
     links = choose_links(flow, lives)
     rings = ring_blocks(flow, lives, links)
-    sums = state_lives(flow, work)
-    states = [
-        Block(f"{flow.nodes[v].name}.sums", 1, flow.nodes[v].state_bytes, sums[v]) for v in sums
-    ]
-    return Storage(links, tuple(rings), tuple(sums), (*rings.values(), *states))
+    states = state_blocks(flow, state_lives(flow, work, range(len(flow.nodes))))
+    return Storage(links, tuple(rings), tuple(states), (*rings.values(), *states.values()))
 
 
 def ring_blocks(
@@ -54,6 +51,16 @@ def ring_blocks(
         this = flow.maps[owner]
         blocks[owner] = Block(this.name, joint.slots, this.slot_bytes, joint)
     return blocks
+
+
+def state_blocks(flow: Flow, lives: Mapping[int, Lives]) -> dict[int, Block]:
+    """What nodes have for themselves: running sums, or scratch."""
+
+    def block(node: NodeFlow, life: Lives) -> Block:
+        kind = "sums" if node.state_bytes else "scratch"
+        return Block(f"{node.name}.{kind}", 1, node.state_bytes or node.scratch_bytes, life)
+
+    return {v: block(flow.nodes[v], life) for v, life in lives.items()}
 
 
 def segment_work(flow: Flow, order: Order, before: Sequence[bool]) -> list[IntArray]:

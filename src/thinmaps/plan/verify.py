@@ -48,7 +48,7 @@ def verify(plan: Plan) -> None:
             raise BadFile(f"map {name!r} has {spec.height:,} rows, a plan at most {MOST_ROWS:,}")
     lowered = lower(plan.source, plan.codecs)
     _check_network(plan.network, lowered)
-    flow = flow_of(lowered, plan.codecs)
+    flow = flow_of(lowered, plan.codecs, plan.skipping)
     order = _checked_order(plan, flow)
     work = steps_of_work(flow, order)
     _check_reads(flow, work)
@@ -57,8 +57,8 @@ def verify(plan: Plan) -> None:
     _check_states(plan, flow)
     lives = lives_of(flow, work, range(len(flow.maps)))
     groups = _check_sharing(plan, flow, lives)
-    for v, sums in state_lives(flow, work).items():
-        groups[plan.states[flow.nodes[v].name]] = sums
+    for v, life in state_lives(flow, work, range(len(flow.nodes))).items():
+        groups[plan.states[flow.nodes[v].name]] = life
     _check_addresses(plan, groups)
 
 
@@ -194,18 +194,19 @@ def _check_place(plan: Plan, flow: Flow, name: str) -> None:
 
 
 def _check_states(plan: Plan, flow: Flow) -> None:
-    """Every node with running sums has a buffer of its own for them."""
-    wanted = {node.name: node.state_bytes for node in flow.nodes if node.state_bytes}
+    """Every node with running sums has a buffer of its own for them, as have some for scratch."""
+    own = {node.name: node.state_bytes or node.scratch_bytes for node in flow.nodes}
+    wanted = {name: count for name, count in own.items() if count}
     if set(wanted) != set(plan.states):
         odd = min(set(wanted) ^ set(plan.states))
-        raise BadFile(f"node {odd!r} has running sums and needs none, or the reverse")
+        raise BadFile(f"node {odd!r} has running sums or scratch and needs none, or the reverse")
     used = [*{place.buffer for place in plan.places.values()}, *plan.states.values()]
     if sorted(used) != list(range(len(plan.buffers))):
-        raise BadFile("a buffer is used by nothing, or running sums share a buffer")
+        raise BadFile("a buffer is used by nothing, or running sums or scratch share a buffer")
     for name, number in plan.states.items():
         buffer = plan.buffers[number]
         if (buffer.slots, buffer.slot_bytes) != (1, wanted[name]):
-            raise BadFile(f"the running sums of node {name!r} need one slot of {wanted[name]}")
+            raise BadFile(f"what node {name!r} has for itself needs one slot of {wanted[name]} bytes")
 
 
 def _check_sharing(plan: Plan, flow: Flow, lives: dict[int, Lives]) -> dict[int, Lives]:

@@ -26,7 +26,7 @@ from thinmaps.errors import PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Node
 from thinmaps.pages import fetched
-from thinmaps.plan.cost import RATES, StepCost
+from thinmaps.plan.cost import RATES, StepCost, worth_skipping
 from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.plan import Plan
 from thinmaps.types import MapSpec
@@ -44,8 +44,18 @@ class Constants:
     codec_id: str = ""
 
 
-def build(plan: Plan, weights: _core.Weights, isa: str) -> _core.Model:
-    """The model of `plan` for an instruction set ("": the best one), with or from `weights`."""
+def build(
+    plan: Plan, weights: _core.Weights, isa: str, skip_zero_blocks: bool | None = None
+) -> _core.Model:
+    """The model of `plan` for an instruction set ("": the best one), with or from `weights`.
+
+    Convolutions to which the plan gives scratch skip the zero blocks of their filters where that is
+    predicted to be faster with this instruction set; or all of them, or none.
+    """
+    isa = isa or _core.isa()
+    skipping = plan.skipping if skip_zero_blocks is not False else ()
+    if skipping and skip_zero_blocks is None:
+        skipping = tuple(set(skipping) & set(worth_skipping(plan.network, RATES[isa])))
     builder = _core.Builder(plan.arena_bytes, weights, isa)
     for buffer in plan.buffers:
         builder.buffer(buffer.offset, buffer.slot_bytes, buffer.slots)
@@ -63,15 +73,17 @@ def build(plan: Plan, weights: _core.Weights, isa: str) -> _core.Model:
         )
     for node in network.nodes:
         inputs = [index[name] for name in node.inputs]
-        _describe_node(builder, plan, node, inputs, index[node.output])
+        dense = node.name in plan.skipping and node.name not in skipping
+        state = -1 if dense else plan.states.get(node.name, -1)
+        _describe_node(builder, plan, node, inputs, index[node.output], state)
     steps = np.array(plan.steps, np.int32).reshape(-1, 3)
-    builder.steps(np.column_stack([steps, step_nanoseconds(plan, steps, isa or _core.isa())]))
+    cost = StepCost(plan.network, RATES[isa], skipping)
+    builder.steps(np.column_stack([steps, step_nanoseconds(plan, steps, cost)]))
     return builder.build()
 
 
-def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], isa: str) -> NDArray[np.int32]:
+def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], cost: StepCost) -> NDArray[np.int32]:
     """What each step may take, which says whether threads share it."""
-    cost = StepCost(plan.network, RATES[isa])
     nodes, rows = steps[:, 0].astype(np.int64), steps[:, 2].astype(np.int64)
     known = np.minimum(nodes, len(plan.network.nodes) - 1)  # the core refuses others
     seconds = cost(known, rows)
@@ -79,7 +91,7 @@ def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], isa: str) -> NDArray[
 
 
 def _describe_node(
-    builder: _core.Builder, plan: Plan, node: Node, inputs: list[int], output: int
+    builder: _core.Builder, plan: Plan, node: Node, inputs: list[int], output: int, state: int
 ) -> None:
     if isinstance(node.operator, op.Encode):
         constants = _codec_constants(plan.codecs, plan.network.maps, node.inputs[0])
@@ -93,7 +105,7 @@ def _describe_node(
         node.operator.id,
         inputs,
         output,
-        plan.states.get(node.name, -1),
+        state,
         _flat(constants.integers, np.int32),
         _flat(fetched(np.asarray(constants.weights)), np.int8),
         _flat(constants.bias, np.int32),

@@ -43,7 +43,8 @@ class Engine:
     another engine of the same network, also of another plan of it. `isa` selects an instruction
     set that runs here ("portable", "avx2", "avx512", "amx", on ARM "portable", "neon"); results do
     not depend on it either. With `prefault` the pages of the arena are touched here, not in the
-    first run. A forked process may go on with an engine that was not running: with one thread,
+    first run. Convolutions with scratch in the plan skip the zero blocks of their filters where that
+    is predicted to be faster here; `skip_zero_blocks` makes all of them do so, or none. A forked process may go on with an engine that was not running: with one thread,
     those of the parent are not its own.
 
     Raises:
@@ -59,13 +60,14 @@ class Engine:
         weights: _core.Weights | None = None,
         isa: str | None = None,
         prefault: bool = False,
+        skip_zero_blocks: bool | None = None,
     ) -> None:
         self.plan = plan
         self.threads = checked_threads(threads)
         self.prefault = prefault
         self.weights = _core.Weights() if weights is None else weights
         try:
-            self._model = build(plan, self.weights, isa or "")
+            self._model = build(plan, self.weights, isa or "", skip_zero_blocks)
             self._start()
         except (ValueError, TypeError, OverflowError) as error:
             raise PlanImpossible(f"the engine cannot run this plan: {error}") from error

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of zeros in filters: the pattern of sparsity that the engine turns into time.
+
+A block is 4 output channels by 4 input channels of one filter tap, counted from the first channel
+of each group; a last block may have fewer channels. The engine stores and multiplies only blocks
+that are not all zero (`native/conv_sparse.cc`). Any number of them may be in a filter, anywhere: a
+balanced pattern, as many per 4 output channels, costs no less, but keeps what is lost spread out.
+
+NumPy only, so that whoever prunes towards the pattern can import it from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = (4, 4)  # output channels, input channels
+
+
+def used_blocks(weights: NDArray[Any], groups: int = 1) -> NDArray[np.bool_]:
+    """Which blocks of filters `k c r s` have a value that is not zero, as (k blocks, c blocks, r, s).
+
+    `weights` are of any type; blocks do not reach from one of the `groups` into the next, each has
+    `ceil(k / groups / 4)` rows of blocks. Cost: one pass over the weights.
+
+    >>> weights = np.zeros((8, 6, 3, 3), np.int8)
+    >>> weights[5, 4, 1, 2] = -1
+    >>> used_blocks(weights).shape, np.argwhere(used_blocks(weights)).tolist()
+    ((2, 2, 3, 3), [[1, 1, 1, 2]])
+    """
+    k, c, height, width = weights.shape
+    nonzero = (weights != 0).reshape(groups, k // groups, c, height, width)
+    short = [-extent % block for extent, block in zip(nonzero.shape[1:3], BLOCK, strict=True)]
+    padded = np.pad(nonzero, ((0, 0), (0, short[0]), (0, short[1]), (0, 0), (0, 0)))
+    rows, columns = padded.shape[1] // BLOCK[0], padded.shape[2] // BLOCK[1]
+    blocks = padded.reshape(groups * rows, BLOCK[0], columns, BLOCK[1], height, width)
+    used: NDArray[np.bool_] = blocks.any(axis=(1, 3))
+    return used
+
+
+def zero_block_share(weights: NDArray[Any], groups: int = 1) -> float:
+    """The share of the blocks of filters `k c r s` that are all zero, 0 to 1.
+
+    >>> zero_block_share(np.eye(8)[:, :, None, None])
+    0.5
+    """
+    return 1.0 - float(used_blocks(weights, groups).mean())
