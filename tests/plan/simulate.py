@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from thinmaps.graph.operators import Concat, Encode
+from thinmaps.graph.operators import Concat, Conv, Encode
 from thinmaps.plan.plan import ALIGNMENT_BYTES, Plan
 
 
@@ -48,7 +48,8 @@ class Simulation:
                     for r in range(max(need.first, 0), min(need.stop, height)):
                         self.read(number, node.name, name, r)
         if node.name in self.plan.states:
-            self.keep_sums(number, node.name, first)
+            scratch = isinstance(node.operator, Conv)
+            self.keep_state(number, node.name, first == 0 or scratch)
         self.done[i] = first + rows
         made = node.operator.rows_made(first + rows, inputs, output)
         for r in range(self.rows_made[node.output], made):
@@ -130,11 +131,12 @@ class Simulation:
         kept = self.written_by[addresses] == content
         assert np.all(kept), f"{node.name} makes entry {entry}, whose slices are gone"
 
-    def keep_sums(self, number: int, name: str, first: int) -> None:
+    def keep_state(self, number: int, name: str, begins: bool) -> None:
+        """Sums are there from the step before, unless they begin; scratch begins in every step."""
         buffer = self.plan.buffers[self.plan.states[name]]
         addresses = np.arange(buffer.offset, buffer.offset + buffer.bytes)
         label = self.label(f"sums of {name}", 0)
-        assert first == 0 or np.all(self.written_by[addresses] == label), f"{name} lost its sums"
+        assert begins or np.all(self.written_by[addresses] == label), f"{name} lost its sums"
         assert not np.any(self.read_in[addresses] == number), f"{name} sums into what it reads"
         self.written_by[addresses] = label
         # The sums are read once more when the mean is made.

@@ -12,7 +12,7 @@ from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Window
 from thinmaps.types import MapSpec
 
-NO_FILTERS = np.zeros((1, 1, 1, 1), np.int8)
+ONE = np.int8(1)
 NO_BIAS = np.zeros(1, np.int32)
 NO_SCALE = np.ones(1, np.float32)
 IDENTITY = np.arange(256, dtype=np.uint8)
@@ -57,7 +57,8 @@ class Shapes:
         return sizes[0], sizes[1]
 
     def conv(self, x: str, channels: int, window: Window, groups: int = 1) -> str:
-        operator = op.Conv(window, groups, NO_FILTERS, NO_BIAS, NO_SCALE)
+        weights = np.broadcast_to(ONE, (channels, self.shape(x)[2] // groups, *window.kernel))
+        operator = op.Conv(window, groups, weights, NO_BIAS, NO_SCALE)
         return self.node(operator, (x,), *self._swept(x, window), channels)
 
     def pointwise(self, x: str, channels: int) -> str:
@@ -76,7 +77,7 @@ class Shapes:
 
     def up(self, x: str, channels: int) -> str:
         window = Window((2, 2), (2, 2))
-        operator = op.ConvTranspose(window, 1, NO_FILTERS, NO_BIAS, NO_SCALE)
+        operator = op.ConvTranspose(window, 1, NO_BIAS, NO_BIAS, NO_SCALE)
         height, width, _ = self.shape(x)
         return self.node(operator, (x,), 2 * height, 2 * width, channels)
 

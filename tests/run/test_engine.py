@@ -19,11 +19,12 @@ from thinmaps.codecs.bit_planes import to_planes
 from thinmaps.codecs.gf2 import Gf2
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
-from thinmaps.errors import BadArgument, BadShape, PlanImpossible
+from thinmaps.errors import BadArgument, BadFile, BadShape, PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.plan.build import build
 from thinmaps.plan.plan import Step
+from thinmaps.plan.verify import verify
 from thinmaps.quant import dequantise, quantise
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import interpret, run_network
@@ -265,11 +266,13 @@ import numpy as np
 from test_engine import *
 from thinmaps.run import cores, describe
 cores.usable_cores = lambda: 2
-describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
+describe.step_nanoseconds = lambda plan, steps, cost: np.full(len(steps), 2**30, np.int32)
 network = small_network()
 counts = []
-for threads in (1, 2):
-    engine = Engine(build(network), threads=threads)
+for threads, skips in ((1, False), (2, False), (1, True), (2, True)):
+    engine = Engine(
+        build(network, skip_zero_blocks=skips), threads=threads, skip_zero_blocks=skips
+    )
     inputs = [pictures(1, network)[0]]
     outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
     heap = ctypes.CDLL(None)
@@ -292,10 +295,9 @@ print(json.dumps(counts))
         text=True,
         check=True,
     )
-    run_into, large, run_into_threaded, _ = json.loads(done.stdout)
-    assert run_into == 0
-    assert run_into_threaded == 0
-    assert large > 0, "the counter counts"
+    counts = json.loads(done.stdout)
+    assert counts[::2] == [0] * 4, "one thread, two; and both again with zero blocks skipped"
+    assert min(counts[1::2]) > 0, "the counter counts"
 
 
 @pytest.mark.parametrize(
@@ -399,6 +401,19 @@ def test_a_node_that_does_not_fit_is_refused_by_name(
     hostile = dataclasses.replace(plan, network=_with_node(plan.network, "conv_b", **changes))
     with pytest.raises(PlanImpossible, match=sentence):
         Engine(hostile)
+
+
+def test_scratch_that_is_too_small_or_not_there_is_refused(network: Network) -> None:
+    plan = build(network, skip_zero_blocks=True)
+    name = plan.skipping[0]
+    small = dataclasses.replace(plan.buffers[plan.states[name]], slot_bytes=64)
+    buffers = tuple(small if b.name == small.name else b for b in plan.buffers)
+    for changes in ({"buffers": buffers}, {"states": {**plan.states, name: 999}}):
+        hostile = dataclasses.replace(plan, **changes)
+        with pytest.raises(BadFile):
+            verify(hostile)
+        with pytest.raises(PlanImpossible, match=f"'{name}' .* needs scratch of"):
+            Engine(hostile, skip_zero_blocks=True)
 
 
 def test_plans_that_would_leave_the_arena_are_refused(network: Network) -> None:

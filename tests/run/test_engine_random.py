@@ -2,8 +2,9 @@
 """The engine equals the definition on networks that nobody would draw by hand.
 
 `_Draw` grows a random network over every operator: odd sizes, strides, dilations, groups,
-asymmetric pads, odd zero points, and scales that are powers of two, so that sums fall on rounding
-ties. Its outputs are compared with `run_network`, which knows nothing of plans and arenas.
+asymmetric pads, odd zero points, filters with zeros in blocks of 4 x 4 channels, and scales that
+are powers of two, so that sums fall on rounding ties. Its outputs are compared with `run_network`,
+which knows nothing of plans and arenas.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from thinmaps import _core
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.plan.build import build
+from thinmaps.plan.verify import verify
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import interpret, run_network
 from thinmaps.types import MapSpec
@@ -27,6 +29,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
+        self.zeros = np.random.default_rng(seed)
         self.maps: dict[str, MapSpec] = {}
         self.nodes: list[Node] = []
 
@@ -93,8 +96,11 @@ class _Draw:
         return window, (sizes[0], sizes[1])
 
     def filters(self, k: int, c: int, window: op.Window) -> dict[str, np.ndarray]:
+        weights = self.random.integers(-128, 128, (k, c, *window.kernel), dtype=np.int8)
+        blocks = (-(-k // 4), -(-c // 4), *window.kernel)
+        used = self.zeros.random(blocks) < self.zeros.choice([0, 0.1, 0.5, 1, 1])
         return {
-            "weights": self.random.integers(-128, 128, (k, c, *window.kernel), dtype=np.int8),
+            "weights": weights * used.repeat(4, axis=0).repeat(4, axis=1)[:k, :c],
             "bias": self.random.integers(-5000, 5000, k, dtype=np.int32),
             "multiplier": (2.0 ** self.random.integers(-12, -5, k)).astype(np.float32),
         }
@@ -276,6 +282,24 @@ def test_a_random_network_gives_the_defined_outputs(seed: int, schedule: str) ->
     for isa in ISAS:
         assert_same(Engine(plan, isa=isa).maps(x), expected)
     assert_same(Engine(plan, threads=3).maps(x), expected)
+
+
+@pytest.mark.usefixtures("every_step_shared")
+@pytest.mark.parametrize("schedule", ["layer", "stream"])
+@pytest.mark.parametrize("seed", range(400, 408))
+def test_skipping_zero_blocks_of_filters_changes_no_output(seed: int, schedule: str) -> None:
+    draw = _Draw(seed)
+    network = draw.network(nodes=12)
+    x = draw.input()
+    expected = run_network(network, {"x": x})
+    rows = draw.number(1, 3)
+    plan = build(network, schedule=schedule, stripe_rows=rows, effort=0, skip_zero_blocks=True)
+    verify(plan)
+    for isa in ISAS:
+        assert_same(Engine(plan, isa=isa, skip_zero_blocks=True).maps(x), expected)
+    assert_same(Engine(plan, threads=3, skip_zero_blocks=True).maps(x), expected)
+    assert_same(Engine(plan, skip_zero_blocks=False).maps(x), expected)
+    assert_same(interpret(plan, {"x": x}), expected)
 
 
 @pytest.mark.parametrize("seed", range(100, 104))

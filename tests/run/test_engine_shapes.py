@@ -43,6 +43,43 @@ def test_convolutions_of_any_width_equal_the_definition(
     check(node, MapSpec(height, width, inputs, 0.25, 130), y, seed=width)
 
 
+@pytest.mark.parametrize("used_blocks", [0, 1, 9])
+@pytest.mark.parametrize(
+    ("width", "inputs", "outputs", "kernel", "stride", "dilation", "groups"),
+    [
+        (200, 16, 20, (3, 3), (1, 1), (1, 1), 1),
+        (97, 9, 7, (1, 3), (1, 1), (1, 3), 1),
+        (150, 30, 34, (3, 2), (2, 2), (1, 1), 2),
+        (111, 4, 4, (2, 4), (1, 3), (3, 1), 1),
+        (63, 6, 18, (3, 3), (3, 2), (2, 2), 1),
+        (5, 33, 17, (1, 1), (2, 2), (1, 1), 1),
+    ],
+)
+def test_filters_with_few_blocks_that_are_not_zero_equal_the_definition(
+    width: int,
+    inputs: int,
+    outputs: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    used_blocks: int,
+) -> None:
+    random = np.random.default_rng(width)
+    values = filters(random, outputs, inputs // groups, kernel)
+    shape = values["weights"].shape
+    blocks = np.indices(shape) // np.reshape([4, 4, 1, 1], (4, 1, 1, 1, 1))
+    number = np.ravel_multi_index(tuple(blocks), shape)
+    values["weights"] *= np.isin(number, random.permutation(np.unique(number))[:used_blocks])
+    window = op.Window(kernel, stride, dilation, (1, 2, 3, 0))
+    rows, columns = (
+        (extent - (kernel[axis] - 1) * dilation[axis] - 1) // stride[axis] + 1
+        for axis, extent in enumerate((7 + 4, width + 2))
+    )
+    x, y = MapSpec(7, width, inputs, 0.25, 130), MapSpec(rows, columns, outputs, 0.5, 12)
+    check(op.Conv(window, groups, **values, low=3, high=250), x, y, seed=width)
+
+
 @pytest.mark.parametrize("zero_point", [0, 130])
 @pytest.mark.parametrize(
     ("width", "inputs", "outputs", "kernel", "stride"),

@@ -18,7 +18,7 @@ from test_engine import *
 from thinmaps.run import cores, describe
 def share_every_step():
     cores.usable_cores = lambda: 8
-    describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), 2**30, np.int32)
+    describe.step_nanoseconds = lambda plan, steps, cost: np.full(len(steps), 2**30, np.int32)
 network = small_network(height=400, width=300)
 plan = build(network, schedule="layer")
 inputs = [pictures(1, network)[0]]
@@ -115,7 +115,7 @@ def test_a_step_that_takes_little_time_wakes_nobody() -> None:
 import time
 cores.usable_cores = lambda: 2
 def switches(nanoseconds):
-    describe.step_nanoseconds = lambda plan, steps, isa: np.full(len(steps), nanoseconds, np.int32)
+    describe.step_nanoseconds = lambda plan, steps, cost: np.full(len(steps), nanoseconds, np.int32)
     before = {*os.listdir("/proc/self/task")}
     engine = Engine(plan, threads=2)
     (helper,) = {*os.listdir("/proc/self/task")} - before

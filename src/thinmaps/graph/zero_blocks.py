@@ -20,7 +20,7 @@ BLOCK = (4, 4)  # output channels, input channels
 
 
 def used_blocks(weights: NDArray[Any], groups: int = 1) -> NDArray[np.bool_]:
-    """Which blocks of filters `k c r s` have a value that is not zero, as (k blocks, c blocks, r, s).
+    """Which blocks of filters `k c r s` are not all zero, as (blocks of k, blocks of c, r, s).
 
     `weights` are of any type; blocks do not reach from one of the `groups` into the next, each has
     `ceil(k / groups / 4)` rows of blocks. Cost: one pass over the weights.
@@ -31,12 +31,11 @@ def used_blocks(weights: NDArray[Any], groups: int = 1) -> NDArray[np.bool_]:
     ((2, 2, 3, 3), [[1, 1, 1, 2]])
     """
     k, c, height, width = weights.shape
-    nonzero = (weights != 0).reshape(groups, k // groups, c, height, width)
-    short = [-extent % block for extent, block in zip(nonzero.shape[1:3], BLOCK, strict=True)]
-    padded = np.pad(nonzero, ((0, 0), (0, short[0]), (0, short[1]), (0, 0), (0, 0)))
-    rows, columns = padded.shape[1] // BLOCK[0], padded.shape[2] // BLOCK[1]
-    blocks = padded.reshape(groups * rows, BLOCK[0], columns, BLOCK[1], height, width)
-    used: NDArray[np.bool_] = blocks.any(axis=(1, 3))
+    nonzero = weights.reshape(groups, k // groups, c, height, width) != 0
+    for axis, block in enumerate(BLOCK, start=1):
+        starts = np.arange(0, nonzero.shape[axis], block)
+        nonzero = np.logical_or.reduceat(nonzero, starts, axis=axis)
+    used: NDArray[np.bool_] = nonzero.reshape(-1, *nonzero.shape[2:])
     return used
 
 

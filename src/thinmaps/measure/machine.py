@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rates of this machine, measured with the engine itself; once, since they go to a file.
 
-Three small networks run in one thread, the first two timed step by step (`Engine.profile`):
+Small networks run in one thread, the first three timed step by step (`Engine.profile`):
 
     kinds    one node of every kind on rows that stay in the cache: a rate each
+    blocks   convolutions that skip zero blocks of their filters
     idle     a convolution of one byte a step: what a step costs beside its work
     heavy    18 MiB of filters, walked once per row and once in all: the difference is what reading
              them from beyond the second-level cache takes
@@ -11,7 +12,7 @@ Three small networks run in one thread, the first two timed step by step (`Engin
 The rate of the cache itself is that of the native core's copy loop, its size what the system says.
 A plan needs none of this: the tables of `plan/cost.py` serve every machine.
 
-File: JSON, `{"format": 1, "machine", "isa", "thinmaps", "rates": {name: number}}`, one rate for
+File: JSON, `{"format": 2, "machine", "isa", "thinmaps", "rates": {name: number}}`, one rate for
 each field of `MachineRates`. In the user's cache folder there is one file per processor model,
 instruction set and version. Cost: about a second with AVX-512, four with portable loops.
 """
@@ -35,6 +36,7 @@ from thinmaps.errors import BadArgument, BadData
 from thinmaps.file.atomic import write_atomically
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
+from thinmaps.graph.zero_blocks import BLOCK
 from thinmaps.measure.profile import machine_name
 from thinmaps.measure.timing import interleaved
 from thinmaps.plan.build import build
@@ -44,13 +46,15 @@ from thinmaps.run.engine import Engine
 from thinmaps.types import MapSpec
 
 HERE = "here"
-FORMAT = 1
+FORMAT = 2
 RUNS = 9
 HEAVY_RUNS = 5
 DEFAULT_CACHE_BYTES = 1 << 20
 
 # Of `kinds`: rows and columns of its maps, and channels of its input and of all other maps.
 SIDE, COLUMNS, FEW, CHANNELS = 48, 128, 16, 64
+# Of the blocks of a convolution in `blocks`, those that are not zero.
+USED_BLOCKS = 1 / 8
 # Of `heavy`: filters of 2.25 MiB in each of its nodes.
 HEAVY_SIDE, HEAVY_COLUMNS, HEAVY_CHANNELS, HEAVY_NODES = 6, 60, 512, 8
 IDLE_STEPS = 1024
@@ -99,7 +103,7 @@ def rates_here() -> MachineRates:
 def cache_path() -> Path:
     """Where this machine's rates lie, of this version and the instruction set in use."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    key = f"{machine_name()}|{_core.isa()}|{version('thinmaps')}"
+    key = f"{machine_name()}|{_core.isa()}|{version('thinmaps')}|{FORMAT}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(root) / "thinmaps" / f"machine-{digest}.json"
 
@@ -175,6 +179,7 @@ def measure_rates(isa: str | None = None) -> MachineRates:
     sum_seconds = seconds("narrow") - pixels * CHANNELS * FEW * product_seconds
     made = pixels * CHANNELS
     near = _core.copied_bytes_per_second()
+    block_products, laid_bytes, block_sums = _block_rates(chosen, step)
     return MachineRates(
         products_per_second=1 / product_seconds,
         depthwise_products_per_second=9 * made / seconds("depthwise"),
@@ -188,7 +193,29 @@ def measure_rates(isa: str | None = None) -> MachineRates:
         cache_bytes=_cache_bytes(),
         tile_pixels=RATES[chosen].tile_pixels,
         step_seconds=step,
+        block_products_per_second=block_products,
+        laid_bytes_per_second=laid_bytes,
+        block_sums_per_second=block_sums,
     )
+
+
+def _block_rates(isa: str, step_seconds: float) -> tuple[float, float, float]:
+    """Products, laid bytes and sums of convolutions that skip zero blocks, per second."""
+    profile = _Profile(_blocks(), isa)
+
+    def seconds(node: str) -> float:
+        return max(profile.seconds(node) - profile.steps(node) * step_seconds, 1e-9)
+
+    # Both make as many sums of as many laid bytes.
+    pixels = SIDE * COLUMNS
+    products = pixels * CHANNELS * CHANNELS * 9
+    more = products * (1 - USED_BLOCKS)
+    product_seconds = max(seconds("full") - seconds("part"), 1e-9) / more
+    # Next to no sums, and one row laid for each of the output.
+    lay_seconds = max(seconds("lean") - pixels * CHANNELS * BLOCK[0] * product_seconds, 1e-9)
+    sum_seconds = seconds("part") - products * USED_BLOCKS * product_seconds - 3 * lay_seconds
+    made = pixels * CHANNELS
+    return 1 / product_seconds, made / lay_seconds, made / max(sum_seconds, 1e-9)
 
 
 def _far_bytes_per_second(isa: str, step_seconds: float) -> float:
@@ -213,7 +240,7 @@ class _Profile:
     def __init__(self, plan: Plan, isa: str) -> None:
         spec = plan.network.maps[plan.network.inputs[0]]
         picture = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
-        times = Engine(plan, isa=isa).profile(picture, RUNS)
+        times = Engine(plan, isa=isa, skip_zero_blocks=True).profile(picture, RUNS)
         self._times = {
             time.operator if time.operator in ("encode", "decode") else time.node: time
             for time in times
@@ -246,6 +273,25 @@ def _kinds() -> Plan:
     maps = {"pixels": few, "x": few, **dict.fromkeys("abcdefy", many)}
     network = Network(nodes, maps, ("pixels",), ("y",))
     return build(network, codecs={"f": ZeroBitmap()}, schedule="stream", effort=0)
+
+
+def _blocks() -> Plan:
+    """Convolutions with all blocks, with few, and with few outputs, in steps of a row."""
+    window = op.Window((3, 3), pads=(1, 1, 1, 1))
+    full = _conv(window, CHANNELS, CHANNELS)
+    used = np.random.default_rng(0).random((CHANNELS // BLOCK[0], CHANNELS // BLOCK[1], 3, 3))
+    mask = (used < USED_BLOCKS).repeat(BLOCK[0], axis=0).repeat(BLOCK[1], axis=1)
+    part = dataclasses.replace(full, weights=full.weights * mask)
+    nodes = (
+        _picture(CHANNELS),
+        Node("full", full, ("x",), "a"),
+        Node("part", part, ("a",), "b"),
+        Node("lean", _conv(op.Window((1, 1)), CHANNELS, BLOCK[0]), ("b",), "y"),
+    )
+    many = MapSpec(SIDE, COLUMNS, CHANNELS)
+    maps = {**dict.fromkeys(("pixels", "x", "a", "b"), many), "y": MapSpec(SIDE, COLUMNS, BLOCK[0])}
+    network = Network(nodes, maps, ("pixels",), ("y",))
+    return build(network, schedule="stream", effort=0, skip_zero_blocks=True)
 
 
 def _idle() -> Plan:

@@ -92,6 +92,7 @@ def build(
             return _plan(network, codecs, flow, found, schedule, stripe_rows)
         if not skipping:
             break
+    assert isinstance(arena_bytes, int)
     raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
 
 

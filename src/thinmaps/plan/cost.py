@@ -13,6 +13,9 @@ them is walked once per step, the others once per row (`kFiltersInCache` in nati
 rows of a step count against the other half of the cache, and only where a window reads them: what
 an operator reads byte by byte is fetched ahead of it.
 
+A convolution that skips zero blocks of its filters reads and multiplies only the others, for whole
+vectors of pixels, and lays the rows under its window in planes before.
+
 Nothing here measures. Rates are handed in: one of the tables below, or what `measure/machine.py`
 found. A plan made with wrong rates is as right as any other, only slower or larger than need be.
 
@@ -41,6 +44,11 @@ BLOCK_CHANNELS = 16
 QUAD_BYTES = 4
 # Filters that the engine reads once per row; more are read once per step (native/conv.cc).
 FILTERS_PER_ROW_BYTES = 1 << 20
+# Bytes of a block that is not zero, with its place (native/sparse_row.h).
+BLOCK_BYTES = BLOCK[0] * BLOCK[1] + 4
+# Skipping zero blocks has to be predicted faster by this much, as not all that is predicted comes
+# true.
+WORTH_SKIPPING = 0.9
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,8 @@ _PORTABLE = MachineRates(
     cache_bytes=1 << 20,
     tile_pixels=1,
     step_seconds=0.080e-6,
-    block_products_per_second=1e9,
-    laid_bytes_per_second=1e9,
+    block_products_per_second=5e9,
+    laid_bytes_per_second=1.5e9,
     block_sums_per_second=0.5e9,
 )
 _AVX2 = replace(
@@ -94,9 +102,9 @@ _AVX2 = replace(
     pointwise_bytes_per_second=11e9,
     coded_bytes_per_second=51e9,
     step_seconds=0.070e-6,
-    block_products_per_second=50e9,
-    laid_bytes_per_second=2e9,
-    block_sums_per_second=2e9,
+    block_products_per_second=62e9,
+    laid_bytes_per_second=4e9,
+    block_sums_per_second=4.2e9,
 )
 _AVX512 = replace(
     _PORTABLE,
@@ -110,9 +118,9 @@ _AVX512 = replace(
     far_bytes_per_second=30e9,
     tile_pixels=4,
     step_seconds=0.068e-6,
-    block_products_per_second=200e9,
-    laid_bytes_per_second=10e9,
-    block_sums_per_second=3e9,
+    block_products_per_second=220e9,
+    laid_bytes_per_second=9e9,
+    block_sums_per_second=8e9,
 )
 # A Xeon with AMX and 2 MiB of second-level cache: rates of products, sums and bytes from a 3x3
 # convolution of 64 channels and from what ResNet-18 gains by thicker steps there. The rest is not
@@ -157,7 +165,7 @@ class StepCost:
         self._far_bytes_per_second = rates.far_bytes_per_second
         near = sum(_filter_bytes(network, node) for node in network.nodes) <= self._room_bytes
         works = [
-            _skipping(network, node, rates)
+            _skipping(network, node, rates, near)
             if node.name in skipping
             else _work(network, node, rates, near)
             for node in network.nodes
@@ -206,9 +214,7 @@ def _convolution(
     rates: MachineRates,
     near: bool,
 ) -> _Work:
-    row_bytes = (source.height * source.row_bytes + output.height * output.row_bytes) // max(
-        output.height, 1
-    )
+    row_bytes = _row_bytes(source, output)
     sums = output.width * output.channels / rates.sums_per_second
     if _is_depthwise(operator, source, output):
         taps = operator.window.kernel[0] * operator.window.kernel[1]
@@ -233,43 +239,63 @@ def skippable(network: Network) -> tuple[str, ...]:
 
 
 def worth_skipping(network: Network, rates: MachineRates) -> tuple[str, ...]:
-    """Nodes that are predicted to be faster in steps of one row if they skip zero blocks."""
+    """Nodes that are predicted to be faster if they skip zero blocks, by a tenth or more.
+
+    In thin steps, in which every row under the window is laid anew, and in whole maps. Cost: one
+    pass over all filters, more over those with many zeros.
+    """
+    producer = {node.name: node for node in network.nodes}
+    names = [name for name in skippable(network) if _has_zeros(producer[name])]
+    cost = StepCost(network, rates), StepCost(network, rates, names)
     found = []
-    for name in skippable(network):
-        node = network.nodes[[each.name for each in network.nodes].index(name)]
-        dense, skips = _work(network, node, rates, False), _skipping(network, node, rates)
-        if skips.step_seconds + skips.row_seconds < dense.step_seconds + dense.row_seconds:
-            found.append(name)
+    for v, node in enumerate(network.nodes):
+        rows = np.array([1, network.output_spec(node).height])
+        dense, skips = (each(np.full(2, v), rows) for each in cost)
+        if node.name in names and np.all(skips < WORTH_SKIPPING * dense):
+            found.append(node.name)
     return tuple(found)
+
+
+def _has_zeros(node: Node) -> bool:
+    """Whether a tenth of the filters or more is zero: fewer blocks are, and are worth nothing."""
+    assert isinstance(node.operator, op.Conv)
+    weights = node.operator.weights
+    return int(np.count_nonzero(weights)) <= WORTH_SKIPPING * weights.size
 
 
 def _scratch_bytes(network: Network, node: Node) -> int:
     return scratch_bytes(node.operator, network.input_specs(node)[0], network.output_spec(node))
 
 
-def _skipping(network: Network, node: Node, rates: MachineRates) -> _Work:
-    """A convolution that skips zero blocks: tiles of whole vectors, rows laid in planes first."""
+def _skipping(network: Network, node: Node, rates: MachineRates, near: bool) -> _Work:
+    """A convolution that skips zero blocks: its rows are laid in planes first.
+
+    A tile of one vector keeps the processor waiting for its sums as long as one of two.
+    """
     operator, source = node.operator, network.input_specs(node)[0]
     output = network.output_spec(node)
     assert isinstance(operator, op.Conv)
     window = operator.window
     blocks = int(used_blocks(operator.weights, operator.groups).sum())
-    products = blocks * BLOCK[0] * BLOCK[1] * _tiled_pixels(output.width)
-    laid = output.width * source.channels / rates.laid_bytes_per_second
+    tiles = -(-output.width // (LANES * TILE_VECTORS))
+    pixels = tiles * max(whole_lanes(-(-output.width // tiles)), 2 * LANES)
+    products = blocks * BLOCK[0] * BLOCK[1] * pixels
+    filters = blocks * BLOCK_BYTES
+    pixels_laid = output.width * min(window.kernel[1], window.stride[1])
+    laid = pixels_laid * source.channels / rates.laid_bytes_per_second
     fresh = min(window.stride[0], window.kernel[0]) * laid
     row_seconds = products / rates.block_products_per_second + fresh
     row_seconds += output.width * output.channels / rates.block_sums_per_second
+    row_seconds += tiles * filters / rates.near_bytes_per_second
     first = window.kernel[0] * laid - fresh
-    row_bytes = (source.height * source.row_bytes + output.height * output.row_bytes) // (
-        output.height
-    )
-    return _Work(rates.step_seconds + first, row_seconds, row_bytes)
+    first += 0.0 if near else filters / rates.far_bytes_per_second
+    return _Work(rates.step_seconds + first, row_seconds, _row_bytes(source, output))
 
 
-def _tiled_pixels(pixels: int) -> int:
-    """Pixels of a row with those that fill the last vector of each tile."""
-    tiles = -(-pixels // (LANES * TILE_VECTORS))
-    return sum(whole_lanes(pixels * (i + 1) // tiles - pixels * i // tiles) for i in range(tiles))
+def _row_bytes(source: MapSpec, output: MapSpec) -> int:
+    """Bytes that a row reads, those of an earlier row left out, and makes."""
+    both = source.height * source.row_bytes + output.height * output.row_bytes
+    return both // max(output.height, 1)
 
 
 def _packed_bytes(operator: op.Conv | op.ConvTranspose, source: MapSpec, output: MapSpec) -> int:

@@ -82,9 +82,7 @@ class Flow:
     index: Mapping[str, int]  # map name -> index
 
 
-def flow_of(
-    network: Network, codecs: Mapping[str, Codec], skipping: Collection[str] = ()
-) -> Flow:
+def flow_of(network: Network, codecs: Mapping[str, Codec], skipping: Collection[str] = ()) -> Flow:
     """Tabulate the lowered `network`; `codecs` are by map name of the network before lowering.
 
     Nodes named in `skipping` get scratch to skip zero blocks of their filters (`plan/scratch.py`).

@@ -206,7 +206,9 @@ def _check_states(plan: Plan, flow: Flow) -> None:
     for name, number in plan.states.items():
         buffer = plan.buffers[number]
         if (buffer.slots, buffer.slot_bytes) != (1, wanted[name]):
-            raise BadFile(f"what node {name!r} has for itself needs one slot of {wanted[name]} bytes")
+            raise BadFile(
+                f"what node {name!r} has for itself needs one slot of {wanted[name]} bytes"
+            )
 
 
 def _check_sharing(plan: Plan, flow: Flow, lives: dict[int, Lives]) -> dict[int, Lives]:

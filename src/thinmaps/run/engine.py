@@ -43,9 +43,10 @@ class Engine:
     another engine of the same network, also of another plan of it. `isa` selects an instruction
     set that runs here ("portable", "avx2", "avx512", "amx", on ARM "portable", "neon"); results do
     not depend on it either. With `prefault` the pages of the arena are touched here, not in the
-    first run. Convolutions with scratch in the plan skip the zero blocks of their filters where that
-    is predicted to be faster here; `skip_zero_blocks` makes all of them do so, or none. A forked process may go on with an engine that was not running: with one thread,
-    those of the parent are not its own.
+    first run. Convolutions with scratch in the plan skip the zero blocks of their filters where
+    that is predicted to be faster here; `skip_zero_blocks` makes all of them do so, or none. A
+    forked process may go on with an engine that was not running: with one thread, those of the
+    parent are not its own.
 
     Raises:
         PlanImpossible: the plan does not fit together, or holds what the native core cannot run.
