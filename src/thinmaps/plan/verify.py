@@ -202,13 +202,11 @@ def _check_states(plan: Plan, flow: Flow) -> None:
         raise BadFile(f"node {odd!r} has running sums or scratch and needs none, or the reverse")
     used = [*{place.buffer for place in plan.places.values()}, *plan.states.values()]
     if sorted(used) != list(range(len(plan.buffers))):
-        raise BadFile("a buffer is used by nothing, or running sums or scratch share a buffer")
+        raise BadFile("a buffer is used by nothing, or scratch or running sums share a buffer")
     for name, number in plan.states.items():
         buffer = plan.buffers[number]
         if (buffer.slots, buffer.slot_bytes) != (1, wanted[name]):
-            raise BadFile(
-                f"what node {name!r} has for itself needs one slot of {wanted[name]} bytes"
-            )
+            raise BadFile(f"sums or scratch of node {name!r} need one slot of {wanted[name]}")
 
 
 def _check_sharing(plan: Plan, flow: Flow, lives: dict[int, Lives]) -> dict[int, Lives]:
