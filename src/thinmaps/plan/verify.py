@@ -199,7 +199,7 @@ def _check_states(plan: Plan, flow: Flow) -> None:
     wanted = {name: count for name, count in own.items() if count}
     if set(wanted) != set(plan.states):
         odd = min(set(wanted) ^ set(plan.states))
-        raise BadFile(f"node {odd!r} has running sums or scratch and needs none, or the reverse")
+        raise BadFile(f"node {odd!r} has running sums and needs none, or scratch, or the reverse")
     used = [*{place.buffer for place in plan.places.values()}, *plan.states.values()]
     if sorted(used) != list(range(len(plan.buffers))):
         raise BadFile("a buffer is used by nothing, or scratch or running sums share a buffer")
