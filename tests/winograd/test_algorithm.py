@@ -134,6 +134,34 @@ def test_what_makes_no_algorithm_is_refused_by_name(
     assert named in str(refusal.value)
 
 
+def test_foreign_matrices_are_taken_for_what_they_are() -> None:
+    at, g, bt = arrays(derive(2, 3).matrices)
+    verify(Triple(at, g, bt))
+    verify(Triple(at.tolist(), g.astype(str).tolist(), bt.astype(int)))
+    # 1/6 is no float: what is nearly a convolution is none.
+    with pytest.raises(BadArgument, match="must sum to 0, gives -5/72057594037927936"):
+        verify(Triple(*arrays(SETS["F4 lavin"].algorithm().matrices)))
+
+
+@pytest.mark.parametrize("part", [[[float("nan")]], [["one"]], [[None]], [1], 1])
+def test_matrices_of_no_numbers_are_refused(part: object) -> None:
+    with pytest.raises(BadArgument, match="need rows of numbers"):
+        verify(Triple([[1]], part, [[1]]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", [[], [[]], [[1], [1]], [[1], [1, 2]]])
+def test_matrices_that_are_no_rectangles_are_refused(part: list[list[int]]) -> None:
+    with pytest.raises(BadShape, match=r"share their products, got 1 x \[1\], \d x \["):
+        verify(Triple([[1]], part, part))  # type: ignore[arg-type]
+
+
+def test_messages_stay_short() -> None:
+    for polynomials in ("z" * 10_000, "x," * 5000 + "x"):
+        with pytest.raises(BadArgument) as refusal:
+            derive(4, 3, polynomials)
+        assert len(str(refusal.value)) < 200
+
+
 def test_polynomials_read_what_they_print() -> None:
     for text in ("x", "x-1", "-x^3+5/2*x-1/3", "7", "x^2+1"):
         assert str(Polynomial.parse(text)) == text

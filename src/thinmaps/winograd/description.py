@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 from thinmaps.errors import BadArgument
 from thinmaps.winograd.algorithm import Algorithm
@@ -20,7 +21,10 @@ TILES_OF_CHANNELS = 100
 
 @dataclass(frozen=True)
 class Description:
-    """Errors are relative to direct convolution in the same format; `integers` None: too large."""
+    """Errors are relative to direct convolution in the same format, infinite where it overflows.
+
+    `integers` is None where 32 bits hold no integers of the matrices.
+    """
 
     algorithm: Algorithm
     merit: Merit
@@ -41,9 +45,9 @@ class Description:
             "bt": _texts(algorithm.bt),
             **self.merit.to_json(),
             "error_bound_float32": error_bound(algorithm),
-            "float32_error": self.float32_error,
-            "float32_error_64_channels": self.float32_error_64_channels,
-            "float16_error": self.float16_error,
+            "float32_error": _finite(self.float32_error),
+            "float32_error_64_channels": _finite(self.float32_error_64_channels),
+            "float16_error": _finite(self.float16_error),
             "integers": self._integers_json(),
         }
 
@@ -118,6 +122,11 @@ def describe(algorithm: Algorithm) -> Description:
         relative_error(algorithm, "float16"),
         integers,
     )
+
+
+def _finite(error: float) -> float | None:
+    """JSON has no infinity."""
+    return error if isfinite(error) else None
 
 
 def _texts(rows: Matrix) -> list[list[str]]:

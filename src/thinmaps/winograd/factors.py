@@ -43,6 +43,8 @@ from thinmaps.winograd.rational import (
     transpose,
 )
 
+MOST_SHOWN = 8  # polynomials in a message
+
 # Small in size before many: where residues are evaluated, infinity behind the last; and where
 # polynomials are not given, which linear ones are taken.
 POINTS = tuple(
@@ -83,9 +85,10 @@ def check_polynomials(polynomials: Sequence[Polynomial], outputs: int, taps: int
             raise BadArgument(f"winograd needs polynomials in x, got the constant {polynomial}")
     degrees, needed = sum(p.degree for p in polynomials), outputs + taps - 2
     if degrees != needed:
+        shown = [*map(str, polynomials[:MOST_SHOWN]), *["..."] * (len(polynomials) > MOST_SHOWN)]
         raise BadArgument(
             f"winograd needs polynomials whose degrees add up to outputs + taps - 2 = {needed}, "
-            f"got {degrees} from {', '.join(map(str, polynomials)) or 'none'}"
+            f"got {degrees} from {', '.join(shown) or 'none'}"
         )
     for place, q in enumerate(polynomials):
         for p in polynomials[:place]:

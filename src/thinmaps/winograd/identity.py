@@ -10,15 +10,16 @@ A^T as a whole, was multiplied by what its fractions need; nothing is sampled an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import lcm
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
 
 from thinmaps.errors import BadArgument, BadShape
-from thinmaps.winograd.rational import Matrix, Row
+from thinmaps.winograd.rational import Matrix, Row, matrix
 
 
 class Triple(NamedTuple):
@@ -32,76 +33,73 @@ class Triple(NamedTuple):
 def verify(triple: Triple) -> None:
     """Refuse what is not the correlation of one signal, naming the first identity that fails.
 
-    >>> from thinmaps.winograd.rational import matrix
-    >>> one = matrix([[1]])
-    >>> verify(Triple(one, one, one))
-    >>> verify(Triple(one, matrix([[2]]), one))
+    Entries may be whatever `Fraction` takes, floats too: they are taken for what they are.
+
+    >>> verify(Triple([[1]], [[0.5]], [[2]]))
+    >>> verify(Triple([[1]], [[2]], [[1]]))
     Traceback (most recent call last):
         ...
     thinmaps.errors.BadArgument: no convolution: output 0, tap 0, input 0 must sum to 1, gives 2
 
     Raises:
         BadShape: the matrices do not fit each other.
-        BadArgument: an identity fails.
+        BadArgument: an identity fails, or an entry is no number.
     """
-    outputs, taps, inputs = _shape(triple)
+    exact = _exact(triple)
+    outputs, taps, inputs = _shape(exact)
     if inputs != outputs + taps - 1:
         raise BadShape(
             f"a convolution of {outputs} outputs and {taps} taps reads {outputs + taps - 1} "
             f"inputs, B^T has {inputs} columns"
         )
-    _compare(triple, lambda i, k: i + k, str, str, str)
+    _compare(exact, (outputs, taps, inputs), dimensions=1)
 
 
 def verify_2d(triple: Triple, outputs: int, taps: int) -> None:
     """The same for pictures laid out row by row; places are named as (row, column)."""
-    inputs = outputs + taps - 1
-    found, wanted = _shape(triple), (outputs**2, taps**2, inputs**2)
+    exact, sides = _exact(triple), (outputs, taps, outputs + taps - 1)
+    found, wanted = _shape(exact), tuple(side**2 for side in sides)
     if found != wanted:
         raise BadShape(f"outputs, taps and inputs must be {wanted}, the matrices have {found}")
+    _compare(exact, sides, dimensions=2)
 
-    def place(side: int) -> Callable[[int], str]:
-        return lambda index: str(divmod(index, side))
 
-    def reads(i: int, k: int) -> int:
-        (top, left), (down, right) = divmod(i, outputs), divmod(k, taps)
-        return (top + down) * inputs + left + right
-
-    _compare(triple, reads, place(outputs), place(taps), place(inputs))
+def _exact(triple: Triple) -> Triple:
+    try:
+        return Triple(*(matrix(np.asarray(part, object).tolist()) for part in triple))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadArgument(f"matrices of an algorithm need rows of numbers: {error}") from None
 
 
 def _shape(triple: Triple) -> tuple[int, int, int]:
     """Outputs, taps and inputs."""
     at, g, bt = triple
-    widths = [{len(row) for row in part} for part in triple]
-    if any(len(width) != 1 for width in widths) or widths[0] != {len(g)} or len(g) != len(bt):
-        shapes = ", ".join(
-            f"{len(part)} x {sorted(w)}" for part, w in zip(triple, widths, strict=True)
-        )
+    widths = [sorted({len(row) for row in part}) for part in triple]
+    rectangles = all(len(width) == 1 and width[0] > 0 for width in widths)
+    if not rectangles or [len(g), len(bt)] != widths[0] * 2:
+        shapes = ", ".join(f"{len(p)} x {w}" for p, w in zip(triple, widths, strict=True))
         raise BadShape(f"A^T, G and B^T must share their products, got {shapes}")
     return len(at), len(g[0]), len(bt[0])
 
 
-def _compare(
-    triple: Triple,
-    reads: Callable[[int, int], int],
-    output_name: Callable[[int], str],
-    tap_name: Callable[[int], str],
-    input_name: Callable[[int], str],
-) -> None:
-    outputs, taps, _ = _shape(triple)
+def _compare(triple: Triple, sides: tuple[int, int, int], dimensions: int) -> None:
+    """Every sum with what it must be; `sides` are those of one dimension."""
+    outputs, taps, inputs = ([*np.ndindex(*(side,) * dimensions)] for side in sides)
     sums, unit = _sums(triple)
     wanted = np.zeros_like(sums)
-    for i in range(outputs):
-        for k in range(taps):
-            wanted[i, k, reads(i, k)] = unit
-    wrong = np.argwhere(sums != wanted)
-    if len(wrong):
-        i, k, j = (int(index) for index in wrong[0])
+    for i, output in enumerate(outputs):
+        for k, tap in enumerate(taps):
+            wanted[i, k, inputs.index(tuple(map(add, output, tap)))] = unit
+    for i, k, j in np.argwhere(sums != wanted):
         raise BadArgument(
-            f"no convolution: output {output_name(i)}, tap {tap_name(k)}, input {input_name(j)} "
-            f"must sum to {int(wanted[i, k, j] != 0)}, gives {Fraction(int(sums[i, k, j]), unit)}"
+            f"no convolution: output {_place(outputs[i])}, tap {_place(taps[k])}, input "
+            f"{_place(inputs[j])} must sum to {int(wanted[i, k, j] != 0)}, "
+            f"gives {Fraction(int(sums[i, k, j]), unit)}"
         )
+
+
+def _place(index: tuple[int, ...]) -> str:
+    return str(index[0] if len(index) == 1 else index)
 
 
 def _sums(triple: Triple) -> tuple[np.ndarray, int]:

@@ -26,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ class Found(NamedTuple):
             "polynomials": [str(p) for p in self.algorithm.polynomials],
             "products_2d": self.algorithm.products**2,
             "saving": self.saving,
-            "error": self.error,
+            "error": self.error if isfinite(self.error) else None,
         }
 
 

@@ -14,6 +14,7 @@ from thinmaps.errors import BadArgument
 # Texts beyond these are refused before anything is computed with them.
 LARGEST_DEGREE = 15
 _MOST_DIGITS = 6
+_MOST_SHOWN = 60
 
 _NUMBER = rf"\d{{1,{_MOST_DIGITS}}}(?:/\d{{1,{_MOST_DIGITS}}}|\.\d{{1,{_MOST_DIGITS}}})?"
 _TERM = re.compile(rf"([+-]?)(?:({_NUMBER})\*?)?(x(?:(?:\^|\*\*)(\d{{1,2}}))?)?")
@@ -55,7 +56,8 @@ class Polynomial:
             found = _TERM.match(packed, place)
             if not found or not (found[2] or found[3]) or (place and not found[1]):
                 raise BadArgument(
-                    f"winograd needs polynomials in x such as x^2+1 or x-1/2, got {text!r}"
+                    f"winograd needs polynomials in x such as x^2+1 or x-1/2, "
+                    f"got {_shortened(text)}"
                 )
             total, place = total + cls._term(found, text), found.end()
         return total
@@ -64,11 +66,13 @@ class Polynomial:
     def _term(cls, found: re.Match[str], text: str) -> Polynomial:
         degree = int(found[4] or 1) if found[3] else 0
         if degree > LARGEST_DEGREE:
-            raise BadArgument(f"winograd takes degrees up to {LARGEST_DEGREE}, got {text!r}")
+            raise BadArgument(
+                f"winograd takes degrees up to {LARGEST_DEGREE}, got {_shortened(text)}"
+            )
         try:
             size = Fraction(found[2] or 1)
         except ZeroDivisionError:
-            raise BadArgument(f"winograd cannot divide by zero in {text!r}") from None
+            raise BadArgument(f"winograd cannot divide by zero in {_shortened(text)}") from None
         return cls.of([0] * degree + [-size if found[1] == "-" else size])
 
     @property
@@ -151,6 +155,11 @@ def inverse(a: Polynomial, modulus: Polynomial) -> Polynomial:
         r, next_r = next_r, rest
         s, next_s = next_s, s - quotient * next_s
     return s * Polynomial((1 / r.coefficients[0],)) % modulus
+
+
+def _shortened(text: str) -> str:
+    """For a message of one line."""
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 def _term_text(coefficient: Fraction, power: int) -> str:
