@@ -87,7 +87,10 @@ bool DecodeBatch(const Transform& transform, std::span<const uint8_t> payload, B
       bit += bits;
     }
     Loops::Apply(group.synthesis, blocks, scratch->in, &scratch->out);
-    for (size_t i = 0; i < blocks; ++i) good &= AreCodes(group.analysis, scratch->in[i]);
+    const bool all = group.analysis.HasAllCodes();
+    for (size_t i = 0; i < blocks && !all; ++i) {
+      good &= AreCodes(group.analysis, scratch->in[i]);
+    }
     Scatter(scratch->out, transform, place, blocks, group, first, stop, rows);
   });
   for (size_t i = 0; i < blocks && bit % 8 != 0; ++i) {

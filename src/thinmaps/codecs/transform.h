@@ -51,7 +51,19 @@ struct Stage {
   const uint8_t* Bytes(size_t tile, ByteRow row) const {
     return reinterpret_cast<const uint8_t*>(At(tile, kBytes)) + row * kLanes;
   }
-  uint64_t Used(size_t octet) const { return Load64(Bytes(octet / 2, kUsed) + octet % 2 * kOctet); }
+  uint64_t Octet(size_t octet, ByteRow row) const {
+    return Load64(Bytes(octet / 2, row) + octet % 2 * kOctet);
+  }
+  uint64_t Used(size_t octet) const { return Octet(octet, kUsed); }
+
+  // Whether every code that fits in its width is one that the encoder writes, as it is mostly.
+  bool HasAllCodes() const {
+    uint64_t missing = 0;
+    for (size_t octet = 0; octet < 2 * tiles; ++octet) {
+      missing |= Octet(octet, kLow) | (Octet(octet, kHigh) ^ Used(octet));
+    }
+    return missing == 0;
+  }
 };
 
 // One group of channels.
@@ -285,18 +297,17 @@ struct PortableTransform {
 
 // Whether every code of a block is one that the encoder writes.
 inline bool AreCodes(const Stage& stage, const BlockBytes& codes) {
-  // Lane by lane, because compilers make vectors of it so.
-  std::array<uint8_t, kLanes> wrong{};
-  for (size_t tile = 0; tile < stage.tiles; ++tile) {
-    const uint8_t* low = stage.Bytes(tile, Stage::kLow);
-    const uint8_t* high = stage.Bytes(tile, Stage::kHigh);
-    const uint8_t* code = codes.data() + tile * kLanes;
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      const uint8_t allowed = std::min(std::max(code[lane], low[lane]), high[lane]);
-      wrong[lane] = static_cast<uint8_t>(wrong[lane] | (code[lane] ^ allowed));
+  bool good = true;
+  for (size_t octet = 0; octet < 2 * stage.tiles; ++octet) {
+    const uint64_t low = stage.Octet(octet, Stage::kLow);
+    const uint64_t high = stage.Octet(octet, Stage::kHigh);
+    const uint64_t word = Load64(codes.data() + octet * kOctet);
+    for (size_t i = 0; i < 8 * kOctet; i += 8) {
+      const uint64_t code = word >> i & 0xFF;
+      good &= code >= (low >> i & 0xFF) && code <= (high >> i & 0xFF);
     }
   }
-  return (Load64(wrong.data()) | Load64(wrong.data() + kOctet)) == 0;
+  return good;
 }
 
 #if defined(__x86_64__)
