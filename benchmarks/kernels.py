@@ -42,6 +42,7 @@ from results_file import provenance, results_file, write
 
 from thinmaps import _core
 from thinmaps.codecs.base import Codec
+from thinmaps.codecs.block_code import BlockCode
 from thinmaps.codecs.block_width import BlockWidth
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
@@ -168,6 +169,7 @@ def on_a_tile(spec: MapSpec, rows: Array) -> dict[str, Codec]:
     """Those whose references take seconds for more."""
     unit = {"unit_rows": spec.height}
     return {
+        "block_code, 2 bits": BlockCode.fit(spec, rows[None], rate=32, **unit),
         "mixed_width, 4 bits": MixedWidth.fit(spec, rows[None], bits=4, **unit),
         "zero_bitmap, steps": ZeroBitmap.fit(spec, rows[None], step=40, **unit),
         "block_width": BlockWidth(**unit),

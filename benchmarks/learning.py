@@ -2,18 +2,20 @@
 """Codecs that learn in ResNet-20 for CIFAR-10: the ratio, and what is left of the answers.
 
     python benchmarks/learning.py RECIPE [--bits B] [--rate-weight W] [--steps N]
-                                  [--checkpoint FILE] [--assets FOLDER] [--output [FILE]]
+                                  [--checkpoint FILE] [--cost] [--assets FOLDER]
+                                  [--output [FILE]]
 
 `rans` begins with the steps that rate control finds for B bits per element and learns them with the
-network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits.
+network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits;
+`block_code` learns matrices, of B bits per element in the mean over all maps.
 
-A recipe is one function: from the network and its training pictures to a student whose stored maps
-(all 19 behind a ReLU) have codecs. Codecs and network learn together, from the float network's
-answers on training pictures, no labels. The last 1,000 training pictures are held out: settings
-are chosen there. Then the student is exported, compressed to a .thin file and run by the engine,
-layer by layer, on the 10,000 test pictures, which nothing else reads: every byte of every payload
-is counted against uint8 maps; tables, which a file holds once, are reported beside it. The first
-test pictures' scores must equal the student's, bit for bit.
+A recipe is one function and a course: from the network and its training pictures to codecs for the
+stored maps (all 19 behind a ReLU), and how they are trained. Codecs and network learn together,
+from the float network's answers on training pictures, no labels. The last 1,000 training pictures
+are held out: settings are chosen there. Then the student is exported, compressed to a .thin file
+and run by the engine, layer by layer, on the 10,000 test pictures, which nothing else reads: every
+byte of every payload is counted against uint8 maps; tables, which a file holds once, are reported
+beside it. The first test pictures' scores must equal the student's, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,17 @@ import thinmaps.learn as tl
 from thinmaps.allocate.choices import menu
 from thinmaps.allocate.lagrange import front
 from thinmaps.calibrate.picture_set import open_pictures
-from thinmaps.calibrate.sensitivity import of_maps, sensitivities
+from thinmaps.calibrate.sensitivity import Block, moments, of_maps, sensitivities
 from thinmaps.codecs import Codec
+from thinmaps.codecs.block_code import BlockCode, FreeTransform
 from thinmaps.codecs.mixed_width import Tables, fit_together
 from thinmaps.codecs.narrow import Narrow
+from thinmaps.codecs.transform_fit import (
+    BlockShape,
+    bases_of,
+    block_bytes_together,
+    transform_of,
+)
 from thinmaps.graph.quantise import real_values
 from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
@@ -61,8 +70,9 @@ HELD_OUT = 1000
 CALIBRATION_PICTURES = 1000
 SAMPLE_PICTURES = 400
 COMPARED_PICTURES = 500  # answers of engine and student
-BATCH = 32
-LOSSES = tl.DistillationLosses(temperature=2.0, logit_weight=0.1)
+ROUNDS = 31  # of timing
+# Channels of a block, by those of its map: tables grow with them.
+GROUPS = {16: 16, 32: 8, 64: 8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +126,26 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Microseconds per picture of the nodes of a kind: medians of `ROUNDS`, one thread."""
+
+    encode_us: float
+    decode_us: float
+    convolutions_us: float
+
+    @classmethod
+    def of(cls, engine: Engine, picture: np.ndarray) -> Cost:
+        """A map is encoded once and decoded for each of its readers."""
+        kinds = {node.name: node.operator.id for node in engine.plan.network.nodes}
+        rounds: dict[str, list[float]] = {kind: [] for kind in ("encode", "decode", "conv")}
+        for _ in range(ROUNDS):
+            taken = engine.profile(picture)
+            for kind, found in rounds.items():
+                found.append(sum(t.seconds for t in taken if kinds.get(t.node) == kind))
+        return cls(*(round(1e6 * float(np.median(found)), 1) for found in rounds.values()))
+
+
+@dataclass(frozen=True)
 class Result:
     """What a recipe came to; `agreement` is with the float network, in percent."""
 
@@ -135,66 +165,137 @@ class Result:
     agreement: float
     pictures: int
     compared: int
+    cost: Cost
 
 
-def rans(bench: Bench, training: Training) -> tl.Student:
+def rans(bench: Bench, bits: float) -> dict[str, Codec]:
     """Entropy coded symbols, of `bits` per element to begin with."""
     samples = offers(bench.prepared, bench.names, menu(("variable",), ("rans",)), UNIT_ROWS, None)
     elements = sum(bench.prepared.networks.own.maps[name].raw_bytes for name in bench.names)
-    begin = next(
-        each.chosen for each in front(samples) if 8 * each.mean_bytes <= training.bits * elements
-    )
-    codecs = {name: choice.codec for name, choice in begin.items() if choice.codec is not None}
-    return distilled(bench, codecs, training)
+    begin = next(each.chosen for each in front(samples) if 8 * each.mean_bytes <= bits * elements)
+    return {name: choice.codec for name, choice in begin.items() if choice.codec is not None}
 
 
-def narrow(bench: Bench, training: Training) -> tl.Student:
+def narrow(bench: Bench, bits: float) -> dict[str, Codec]:
     """`bits` for every element."""
     maps = bench.prepared.networks.own.maps
-    codecs = {
-        name: Narrow.fit(maps[name], values, bits=int(training.bits), unit_rows=len(values[0]))
+    return {
+        name: Narrow.fit(maps[name], values, bits=int(bits), unit_rows=len(values[0]))
         for name, values in bench.samples().items()
     }
-    return distilled(bench, codecs, training)
 
 
-def mixed_width(bench: Bench, training: Training) -> tl.Student:
+def mixed_width(bench: Bench, bits: float) -> dict[str, Codec]:
     """`bits` in the mean over all maps, where the outputs feel them most."""
     network, samples = bench.prepared.networks.own, bench.samples()
     few = open_pictures(bench.training).at_most(SENSITIVITY_PICTURES)
     weights = of_maps(sensitivities(bench.prepared.networks.real, few, TASK.preprocessing), network)
     specs = {name: network.maps[name] for name in bench.names}
     tables = {name: Tables.fit(spec, samples[name]) for name, spec in specs.items()}
-    codecs = fit_together(specs, tables, weights, training.bits, UNIT_ROWS)
-    return distilled(bench, codecs, training)
+    return dict(fit_together(specs, tables, weights, bits, UNIT_ROWS))
 
 
-RECIPES: dict[str, Callable[[Bench, Training], tl.Student]] = {
-    "rans": rans,
-    "narrow": narrow,
-    "mixed_width": mixed_width,
-}
+def block_code(bench: Bench, bits: float) -> dict[str, Codec]:
+    """Components of what the outputs feel; bytes go to the maps where they save most."""
+    network, real = bench.prepared.networks.own, bench.prepared.networks.real
+    specs = {name: network.maps[name] for name in bench.names}
+    shapes = {name: BlockShape(2, 2, GROUPS[spec.channels]) for name, spec in specs.items()}
+    parts = {
+        name: Block(shape.rows, shape.columns, shape.channels) for name, shape in shapes.items()
+    }
+    felt = moments(real, bench.training, parts, TASK.preprocessing)
+    bases = {
+        name: bases_of(
+            specs[name], values, shapes[name], [m * specs[name].scale ** 2 for m in felt[name]]
+        )
+        for name, values in bench.samples().items()
+    }
+    blocks = {name: spec.height // 2 * (spec.width // 2) for name, spec in specs.items()}
+    elements = sum(spec.raw_bytes for spec in specs.values())
+    block_bytes = block_bytes_together(bases, blocks, bits / 8 * elements / sum(blocks.values()))
+    transforms = {
+        name: transform_of(shapes[name], bases[name], 8 * block_bytes[name]) for name in bench.names
+    }
+    return {
+        name: BlockCode(2, FreeTransform.starting_from(transform))
+        for name, transform in transforms.items()
+    }
 
 
-def distilled(bench: Bench, codecs: Mapping[str, Codec], training: Training) -> tl.Student:
-    """A student with those codecs, both taught by the float network; tables fitted in the end."""
-    student = bench.student(dict(codecs))
-    options = tl.TrainingOptions(
+@dataclass(frozen=True)
+class Course:
+    """How codecs and network are trained; `refits` fits the codecs' tables in the end."""
+
+    steps: int
+    batch: int
+    losses: tl.DistillationLosses
+    options: tl.TrainingOptions
+    refits: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Codecs of so many bits per element to begin with, and their course."""
+
+    codecs: Callable[[Bench, float], dict[str, Codec]]
+    course: Course
+
+
+STEPS = Course(
+    steps=1000,
+    batch=32,
+    losses=tl.DistillationLosses(temperature=2.0, logit_weight=0.1),
+    options=tl.TrainingOptions(
         network_rate=1e-3,
         codec_rate=5e-3,
-        rate_weight=training.rate_weight,
         warm_up=0.03,
         clip_norm=10.0,
         exact_from=1.0,  # its integers differ by single bytes, and cost twice the time
         augment=tl.InTurn(tl.RandomCrop(2), tl.RandomFlip()),
+    ),
+    refits=True,
+)
+MATRICES = Course(
+    steps=400,
+    batch=64,
+    losses=tl.DistillationLosses(temperature=2.0),
+    options=tl.TrainingOptions(
+        network_rate=3e-4,
+        codec_rate=1e-3,
+        augment=tl.InTurn(tl.RandomCrop(4), tl.RandomFlip()),
+    ),
+    refits=False,
+)
+RECIPES = {
+    "rans": Recipe(rans, STEPS),
+    "narrow": Recipe(narrow, STEPS),
+    "mixed_width": Recipe(mixed_width, STEPS),
+    "block_code": Recipe(block_code, MATRICES),
+}
+
+
+def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
+    """A student with the recipe's codecs, both taught by the float network."""
+    student, course = bench.student(recipe.codecs(bench, training.bits)), recipe.course
+    options = replace(
+        course.options,
+        rate_weight=training.rate_weight,
         checkpoint=training.checkpoint,
         checkpoint_every=50,
         resume=training.checkpoint is not None,
         log=None if training.checkpoint is None else training.checkpoint.parent,
     )
-    loader = tl.PictureLoader(bench.training, batch=BATCH, size=(32, 32))
-    tl.distill(student, bench.teacher, loader, steps=training.steps, losses=LOSSES, options=options)
-    tl.refit(student, loader)
+    loader = tl.PictureLoader(bench.training, batch=course.batch, size=(32, 32))
+    tl.distill(
+        student,
+        bench.teacher,
+        loader,
+        steps=training.steps,
+        losses=course.losses,
+        options=options,
+    )
+    if course.refits:
+        tl.refit(student, loader)
     return student
 
 
@@ -210,7 +311,7 @@ def measured(
         )
         thinmaps.save(model, path.with_suffix(".thin"))
         model = thinmaps.load(path.with_suffix(".thin"))
-    engine = Engine(model.plan)
+    engine = Engine(model.plan, threads=1)
     network = model.plan.source
     shape = network.maps[network.inputs[0]].shape
     whole = FloatModel(bench.assets / "models" / f"{NETWORK}.onnx", TASK.preprocessing, shape[:2])
@@ -233,7 +334,7 @@ def measured(
         bits=training.bits,
         rate_weight=training.rate_weight,
         steps=training.steps,
-        batch=BATCH,
+        batch=RECIPES[recipe].course.batch,
         training_pictures=len(bench.training),
         training_cpu_seconds=round(seconds, 1),
         ratio=sum(held) * found.pictures / stored,
@@ -245,6 +346,7 @@ def measured(
         agreement=found.agreement or 0.0,
         pictures=found.pictures,
         compared=min(COMPARED_PICTURES, found.pictures),
+        cost=Cost.of(engine, bench.training[0]),
     )
 
 
@@ -256,21 +358,33 @@ def _require_equal(student: tl.Student, fitted: np.ndarray, scores: np.ndarray) 
     np.testing.assert_array_equal(np.reshape(scores, expected.shape), expected)
 
 
+def cost(bench: Bench, codecs: dict[str, Codec]) -> Cost:
+    """Of codecs that are not trained; at a fixed rate learning changes no size."""
+    plan = build(bench.prepared.networks.own, codecs=codecs, schedule="layer")
+    return Cost.of(Engine(plan, threads=1), bench.training[0])
+
+
 def main() -> int:
     """Train, measure, print."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("recipe", choices=RECIPES)
     arguments.add_argument("--bits", type=float, default=2.0, help="per element, in the mean")
     arguments.add_argument("--rate-weight", type=float, default=0.0, help="of the symbols' bits")
-    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--steps", type=int, help="instead of the recipe's own")
+    arguments.add_argument("--cost", action="store_true", help="the time of codecs, untrained")
     arguments.add_argument("--checkpoint", type=Path, help="go on from there, if it exists")
     arguments.add_argument("--assets", type=Path, default=ASSETS)
     arguments.add_argument("--output", type=Path, nargs="?", const=True)
     options = arguments.parse_args()
     bench = Bench.open(options.assets)
-    training = Training(options.bits, options.rate_weight, options.steps, options.checkpoint)
+    recipe = RECIPES[options.recipe]
+    if options.cost:
+        print(cost(bench, recipe.codecs(bench, options.bits)))
+        return 0
+    steps = options.steps or recipe.course.steps
+    training = Training(options.bits, options.rate_weight, steps, options.checkpoint)
     started = time.process_time()
-    student = RECIPES[options.recipe](bench, training)
+    student = distilled(bench, recipe, training)
     seconds = time.process_time() - started
     result = measured(bench, options.recipe, student, training, seconds)
     document: dict[str, Any] = {**provenance(), "learning": asdict(result)}

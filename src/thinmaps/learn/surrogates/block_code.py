@@ -15,7 +15,7 @@ bytes pass them where they are not clamped.
 
 Units. A parameter is 1 where its component's entry is the largest at the start, an offset or centre
 is counted in codes: a step of an optimizer that looks at signs means the same for strong components
-and for weak ones. In bytes the weak ones of a map would be gone after ten steps.
+and for weak ones.
 
 Cost: while training, two grouped convolutions whose stride is their kernel, with as many channels
 as a block has components.
