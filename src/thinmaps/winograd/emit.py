@@ -96,10 +96,7 @@ def native_header() -> str:
 
 
 def expression(transform: Transform, statement: Statement, notation: Notation) -> str:
-    """The right side of a line.
-
-    A sum of one term that is multiplied by nothing is a copy, and of no term zero.
-    """
+    """The right side of a line."""
     text = ""
     for coefficient, v in statement.terms:
         size, sign = abs(coefficient), "-" if coefficient < 0 else "+"
