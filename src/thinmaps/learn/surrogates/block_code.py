@@ -10,8 +10,8 @@ Source
     code   = clamp(floor(s), 0, largest),  s = analysis (x - zero point) + offset, in codes
     x'     = clamp(floor(synthesis (code - centre) + 1/2) + zero point, 0, 255), in bytes
 
-Gradients. Rounding of matrices, offsets and centres passes them on; codes and restored
-bytes pass them where they are not clamped.
+Gradients. Rounding of matrices, offsets and centres passes them on; codes and restored bytes pass
+them where they are not clamped.
 
 Units. A parameter is 1 where its component's entry is the largest at the start, an offset or centre
 is counted in codes: a step of an optimizer that looks at signs means the same for strong components
@@ -35,35 +35,11 @@ from thinmaps.codecs.base import Codec
 from thinmaps.codecs.block_code import MOST_OFFSET, BlockCode, FreeTransform
 from thinmaps.codecs.transform import MOST_SHIFT, QUARTERS
 from thinmaps.errors import BadArgument
+from thinmaps.learn.fake_quantisation import rounded
 from thinmaps.learn.surrogates.base import Surrogate
 from thinmaps.types import MapSpec
 
 LARGEST = 127  # entry of a matrix
-
-
-class _Rounded(torch.autograd.Function):
-    """The nearest integer; the gradient passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.round(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
-
-
-class _Levels(torch.autograd.Function):
-    """Values on a map's grid as distances from the zero point, which are integers."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, step: float) -> Tensor:
-        ctx.step = step
-        return (values / step).round_()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] / ctx.step, None
 
 
 class _Clipped(torch.autograd.Function):
@@ -82,12 +58,6 @@ class _Clipped(torch.autograd.Function):
         return gradients[0].mul(inside).div_(divisor), None, None, None
 
 
-def rounded(x: Tensor) -> Tensor:
-    """The nearest integer; the gradient passes."""
-    made: Tensor = _Rounded.apply(x)  # type: ignore[no-untyped-call]
-    return made
-
-
 def clipped(sums: Tensor, divisor: Tensor, least: Tensor, most: Tensor) -> Tensor:
     """`clamp(floor(sums / divisor), least, most)`; the gradient passes where nothing is clamped."""
     made: Tensor = _Clipped.apply(sums, divisor, least, most)  # type: ignore[no-untyped-call]
@@ -103,6 +73,7 @@ class BlockCodeSurrogate(Surrogate):
     """
 
     codec_id = "block_code"
+    takes_codes = True
     largest: Tensor
     analysis_unit: Tensor
     synthesis_unit: Tensor
@@ -220,19 +191,21 @@ class BlockCodeSurrogate(Surrogate):
     # Forwards
 
     def restored(self, values: Tensor) -> Tensor:
-        """The restored map, in float32 whatever the run's precision is: its sums are integers."""
-        with torch.autocast(values.device.type, enabled=False):
-            levels: Tensor = _Levels.apply(values.float(), self.spec.scale)  # type: ignore[no-untyped-call]
-            return self._restored(levels) * self.spec.scale
+        """`restored_codes` of what the values are on the map's grid."""
+        return self.restored_codes(rounded(values.float() / self.spec.scale)) * self.spec.scale
 
     def restored_bytes(self, codes: Tensor) -> Tensor:
         """Bytes of a map, uint8 `n c h w`, encoded and decoded by the codec, all at once."""
-        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            restored = self._restored(codes.float() - self.spec.zero_point)
+        with torch.no_grad():
+            restored = self.restored_codes(codes.float() - self.spec.zero_point)
         return (restored + self.spec.zero_point).to(torch.uint8)
 
-    def _restored(self, levels: Tensor) -> Tensor:
-        """Distances from the zero point, encoded and decoded."""
+    def restored_codes(self, codes: Tensor) -> Tensor:
+        """Distances from the zero point, encoded and decoded, in float32: all sums are integers."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return self._through_blocks(codes.float())
+
+    def _through_blocks(self, levels: Tensor) -> Tensor:
         _, channels, high, wide = levels.shape
         start = self.start
         edges = (0, -wide % start.columns, 0, -high % start.rows)
