@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from thinmaps import cli
+from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.compression import compress
 from thinmaps.demo import shipped
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.file import Model, load, save
-from thinmaps.measure.drop import expected_drop
+from thinmaps.measure.answers import thin_answer
+from thinmaps.measure.drop import FEWEST_PICTURES, DropMeter, expected_drop
 from thinmaps.measure.report import report
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import run_network
@@ -148,6 +150,17 @@ def test_the_command_line_takes_goals(
     assert '"front"' in capsys.readouterr().out
     assert cli.run([*command, "--traffic", "many"]) == 2
     assert "--traffic needs bytes such as" in capsys.readouterr().err
+
+
+def test_a_plan_that_loses_far_too_much_is_seen_on_few_pictures(digits: Path) -> None:
+    model = made(digits)
+    ours = thin_answer(model)
+    pictures = open_pictures(shipped.digits().calibration[:80])
+    contrary = DropMeter(model, lambda fitted: [-20 * ours(fitted)[0]], pictures)
+    assert contrary.drop(model, allowed=1.0).pictures == FEWEST_PICTURES
+    assert contrary.drop(model).pictures == len(pictures)
+    alike = DropMeter(model, ours, pictures)
+    assert alike.drop(model, allowed=1.0).pictures == len(pictures)
 
 
 def test_an_expected_drop_weighs_a_disagreement_by_the_float_networks_doubt() -> None:

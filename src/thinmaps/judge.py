@@ -100,10 +100,10 @@ class Judge:
         budgets = (goals.arena_bytes, goals.traffic_bytes)
         return all(b is None or m <= b for b, m in zip(budgets, measured, strict=True))
 
-    def drop(self, proposal: Proposal) -> float:
-        """Points, on the pictures of the 80 %."""
+    def drop(self, proposal: Proposal, allowed: float | None = None) -> float:
+        """Points, on the pictures of the 80 %; on some of them if far more than `allowed`."""
         if proposal not in self._seen:
-            found = self._meter(held_out=False).drop(self._model(proposal))
+            found = self._meter(held_out=False).drop(self._model(proposal), allowed)
             self._seen[proposal] = found
             self._trades[proposal] = Trade(*self.measured(proposal), found.points)
             if self.progress:

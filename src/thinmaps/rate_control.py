@@ -248,7 +248,7 @@ class _Selection:
         low, high = first, len(self.proposals) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self.judge.drop(self.proposals[middle]) <= most:
+            if self.judge.drop(self.proposals[middle], most) <= most:
                 low = middle
             else:
                 high = middle - 1

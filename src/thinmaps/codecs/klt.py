@@ -35,7 +35,7 @@ class Klt(PackedBlocks):
     id: ClassVar[str] = "klt"
     settings: ClassVar[tuple[Mapping[str, int], ...]] = ({}, {"rate": 32, "block": 1})
     menu: ClassVar[tuple[Mapping[str, int], ...]] = tuple(
-        {"rate": rate} for rate in (16, 24, 32, 40)
+        {"rate": rate} for rate in (16, 24, 32, 40, 48, 56)
     )
 
     transform: Transform = field(default_factory=Transform)
