@@ -21,7 +21,8 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning papers bench-kernels bench-bits bench-fused docs size demo examples sanitize clean
+	bench-codecs bench-learning papers bench-kernels bench-bits bench-fused bench-winograd docs size demo examples \
+	sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -114,6 +115,9 @@ bench-kernels: setup ## convolutions beside oneDNN (PyTorch), codecs beside memc
 
 bench-bits: setup ## layers of bits beside what counting bits allows, presets beside convolutions
 	$(PYTHON) benchmarks/gf2.py $(OPTIONS)
+
+bench-winograd: setup ## Winograd convolutions and ResNet-18 with them, beside oneDNN and others
+	$(PYTHON) benchmarks/winograd_kernels.py $(OPTIONS)
 
 bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markdown as in docs/codecs.md
 	$(PYTHON) benchmarks/codecs.py $(OPTIONS)

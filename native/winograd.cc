@@ -63,8 +63,9 @@ constexpr Algorithm AlgorithmOf(const char* name) {
 }
 
 constexpr std::array<Algorithm, kWinogradAlgorithms> kAlgorithms = {
-    AlgorithmOf<F2x3>("F2x3"), AlgorithmOf<F4x3Points>("F4x3Points"),
-    AlgorithmOf<F4x3Quadratic>("F4x3Quadratic"), AlgorithmOf<F6x3Quadratic>("F6x3Quadratic")};
+    AlgorithmOf<F2x3>("F2x3"), AlgorithmOf<F4x3Thirds>("F4x3Thirds"),
+    AlgorithmOf<F4x3Points>("F4x3Points"), AlgorithmOf<F4x3Quadratic>("F4x3Quadratic"),
+    AlgorithmOf<F6x3Quadratic>("F6x3Quadratic")};
 
 constexpr auto kSizes = [] {
   std::array<WinogradSizes, kWinogradAlgorithms> sizes;

@@ -277,6 +277,6 @@ const WinogradLoops THINMAPS_WINOGRAD_LOOPS = {
     kLanes,
     kPanelVectors,
     kTileRows,
-    {Run<F2x3>, Run<F4x3Points>, Run<F4x3Quadratic>, Run<F6x3Quadratic>}};
+    {Run<F2x3>, Run<F4x3Thirds>, Run<F4x3Points>, Run<F4x3Quadratic>, Run<F6x3Quadratic>}};
 
 }  // namespace thinmaps

@@ -40,7 +40,7 @@ struct WinogradSizes {
   int32_t products;
 };
 
-inline constexpr int32_t kWinogradAlgorithms = 4;
+inline constexpr int32_t kWinogradAlgorithms = 5;
 
 struct WinogradLoops {
   int32_t lanes;          // floats of a vector

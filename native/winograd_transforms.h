@@ -57,6 +57,84 @@ struct F2x3 {
   }
 };
 
+// F(4,3) x, x-3/2, x+3/2, x-2/3, x+2/3
+struct F4x3Thirds {
+  static constexpr int kOutputs = 4;
+  static constexpr int kTaps = 3;
+  static constexpr int kInputs = 6;
+  static constexpr int kProducts = 6;
+
+  // B^T d: 12 additions, 8 multiplications.
+  template <class V>
+  static void InputTransform(const V* in, ptrdiff_t in_stride, V* out, ptrdiff_t out_stride) {
+    const V c3_2 = V::Broadcast(1.5f);
+    const V c9_4 = V::Broadcast(2.25f);
+    const V c97_36 = V::Broadcast(97.0f / 36.0f);
+    const V c27_8 = V::Broadcast(3.375f);
+    const V d0 = in[0 * in_stride];
+    const V d1 = in[1 * in_stride];
+    const V d2 = in[2 * in_stride];
+    const V d3 = in[3 * in_stride];
+    const V d4 = in[4 * in_stride];
+    const V d5 = in[5 * in_stride];
+    out[0 * out_stride] = d0 + d4 - c97_36 * d2;
+    const V t0 = c3_2 * d1 - c27_8 * d3;
+    const V t1 = c9_4 * d4 - d2;
+    out[1 * out_stride] = t1 - t0;
+    out[2 * out_stride] = t0 + t1;
+    const V t2 = c9_4 * d1 - d3;
+    const V t3 = c27_8 * d2 - c3_2 * d4;
+    out[3 * out_stride] = t2 + t3;
+    out[4 * out_stride] = t3 - t2;
+    out[5 * out_stride] = d1 + d5 - c97_36 * d3;
+  }
+
+  // G g: 6 additions, 8 multiplications.
+  template <class V>
+  static void FilterTransform(const V* in, ptrdiff_t in_stride, V* out, ptrdiff_t out_stride) {
+    const V c32_585 = V::Broadcast(32.0f / 585.0f);
+    const V c16_195 = V::Broadcast(16.0f / 195.0f);
+    const V c8_65 = V::Broadcast(8.0f / 65.0f);
+    const V c12_65 = V::Broadcast(12.0f / 65.0f);
+    const V c18_65 = V::Broadcast(18.0f / 65.0f);
+    const V c27_65 = V::Broadcast(27.0f / 65.0f);
+    const V g0 = in[0 * in_stride];
+    const V g1 = in[1 * in_stride];
+    const V g2 = in[2 * in_stride];
+    out[0 * out_stride] = g0;
+    const V t0 = c32_585 * g0 + c8_65 * g2;
+    out[1 * out_stride] = c16_195 * g1 + t0;
+    out[2 * out_stride] = t0 - c16_195 * g1;
+    const V t1 = c27_65 * g0 + c12_65 * g2;
+    out[3 * out_stride] = c18_65 * g1 + t1;
+    out[4 * out_stride] = t1 - c18_65 * g1;
+    out[5 * out_stride] = g2;
+  }
+
+  // A^T p: 10 additions, 6 multiplications.
+  template <class V>
+  static void OutputTransform(const V* in, ptrdiff_t in_stride, V* out, ptrdiff_t out_stride) {
+    const V c4_9 = V::Broadcast(4.0f / 9.0f);
+    const V c2_3 = V::Broadcast(2.0f / 3.0f);
+    const V c3_2 = V::Broadcast(1.5f);
+    const V c9_4 = V::Broadcast(2.25f);
+    const V p0 = in[0 * in_stride];
+    const V p1 = in[1 * in_stride];
+    const V p2 = in[2 * in_stride];
+    const V p3 = in[3 * in_stride];
+    const V p4 = in[4 * in_stride];
+    const V p5 = in[5 * in_stride];
+    const V t0 = p1 + p2;
+    const V t1 = p3 + p4;
+    out[0 * out_stride] = p0 + t0 + t1;
+    const V t2 = c3_2 * (p1 - p2);
+    const V t3 = c2_3 * (p3 - p4);
+    out[1 * out_stride] = t2 + t3;
+    out[2 * out_stride] = c9_4 * t0 + c4_9 * t1;
+    out[3 * out_stride] = p5 + c9_4 * t2 + c4_9 * t3;
+  }
+};
+
 // F(4,3) x, x-1, x+1, x-2, x+2
 struct F4x3Points {
   static constexpr int kOutputs = 4;

@@ -59,6 +59,16 @@ def test_errors_stay_small_for_many_outputs_and_many_channels(case: Case, algori
     assert largest_error(y, defined(*drawn, case.pads)) <= MOST_ERROR
 
 
+def test_the_points_that_the_search_found_err_less_than_the_usual_ones() -> None:
+    drawn = (case := Case((1, 56, 56, 64), 64)).drawn()
+    exact = defined(*drawn, case.pads)
+    errors = {
+        name: largest_error(made(NAMES.index(name), "", drawn, case.pads), exact)
+        for name in ("F4x3Thirds", "F4x3Points")
+    }
+    assert 2 * errors["F4x3Thirds"] < errors["F4x3Points"]
+
+
 @EACH_ISA
 @EACH_ALGORITHM
 def test_bias_and_relu_are_part_of_it(algorithm: int, isa: str) -> None:

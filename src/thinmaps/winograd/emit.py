@@ -20,6 +20,7 @@ from thinmaps.winograd.transforms import Transform, transforms
 # What native kernels are compiled for: (name, outputs, taps, polynomials).
 NATIVE_SETS = (
     ("F2x3", 2, 3, "x, x-1, x+1"),
+    ("F4x3Thirds", 4, 3, "x, x-3/2, x+3/2, x-2/3, x+2/3"),
     ("F4x3Points", 4, 3, "x, x-1, x+1, x-2, x+2"),
     ("F4x3Quadratic", 4, 3, "x, x-1, x+1, x^2+1"),
     ("F6x3Quadratic", 6, 3, "x, x-1, x+1, x^2+1, x-2, x+2"),
