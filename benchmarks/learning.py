@@ -2,8 +2,8 @@
 """Codecs that learn in ResNet-20 for CIFAR-10: the ratio, and what is left of the answers.
 
     python benchmarks/learning.py RECIPE [--bits B] [--rate-weight W] [--steps N]
-                                  [--checkpoint FILE] [--cost] [--assets FOLDER]
-                                  [--output [FILE]]
+                                  [--checkpoint FILE] [--begin FILE] [--cost]
+                                  [--assets FOLDER] [--output [FILE]]
 
 `rans` begins with the steps that rate control finds for B bits per element and learns them with the
 network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits;
@@ -53,6 +53,7 @@ from thinmaps.codecs.transform_fit import (
     transform_of,
 )
 from thinmaps.graph.quantise import real_values
+from thinmaps.learn.checkpoint import read_checkpoint
 from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.float_model import FloatModel
@@ -117,12 +118,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class Training:
-    """What for, how long, and where a run that stopped goes on."""
+    """What for, how long, where a run that stopped goes on, and another run to begin with."""
 
     bits: float
     rate_weight: float
     steps: int
     checkpoint: Path | None
+    begin: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,13 @@ RECIPES = {
 def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
     """A student with the recipe's codecs, both taught by the float network."""
     student, course = bench.student(recipe.codecs(bench, training.bits)), recipe.course
+    rate = course.options.network_rate
+    if training.begin is not None:
+        student.load_state_dict(read_checkpoint(training.begin)["student"])
+        rate /= 2
     options = replace(
         course.options,
+        network_rate=rate,
         rate_weight=training.rate_weight,
         checkpoint=training.checkpoint,
         checkpoint_every=50,
@@ -373,6 +380,7 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, help="instead of the recipe's own")
     arguments.add_argument("--cost", action="store_true", help="the time of codecs, untrained")
     arguments.add_argument("--checkpoint", type=Path, help="go on from there, if it exists")
+    arguments.add_argument("--begin", type=Path, help="with what a run of this checkpoint learned")
     arguments.add_argument("--assets", type=Path, default=ASSETS)
     arguments.add_argument("--output", type=Path, nargs="?", const=True)
     options = arguments.parse_args()
@@ -382,7 +390,7 @@ def main() -> int:
         print(cost(bench, recipe.codecs(bench, options.bits)))
         return 0
     steps = options.steps or recipe.course.steps
-    training = Training(options.bits, options.rate_weight, steps, options.checkpoint)
+    training = Training(options.bits, options.rate_weight, steps, options.checkpoint, options.begin)
     started = time.process_time()
     student = distilled(bench, recipe, training)
     seconds = time.process_time() - started
