@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,9 +16,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx_models import model, node, weights
+from PIL import Image
 
 from thinmaps.calibrate.float_maps import real_values
 from thinmaps.codecs import get
+from thinmaps.codecs.native import fastest
+from thinmaps.errors import BadData
 from thinmaps.measure.float_model import FloatModel
 from thinmaps.prepared import Prepared
 from thinmaps.types import MapSpec, Preprocessing
@@ -293,6 +297,136 @@ def test_the_transform_paper_is_measured_on_a_tiny_network(
     squares = 6**2 + 5**2 + 2**2
     held = 4 * squares + 4 * (6 + 5 + 2) + 3 * (4 + 64)
     assert found["tiny: ours, 64 levels, KiB of tables"] == held / 1024
+
+
+@pytest.fixture
+def bits_paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`gudovskiy-2018/run.py` as a module."""
+    monkeypatch.syspath_prepend(PAPERS / "gudovskiy-2018")
+    return module_of("gudovskiy-2018", "run")
+
+
+def test_layouts_store_what_their_binary_channels_take(bits_paper: ModuleType) -> None:
+    found = bits_paper.counted()
+    # 144, 112 and 80 binary channels of 56 x 56 or 28 x 28 pixels.
+    kib = {"BIT6CH": 42.875, "BIT4CH": 30.625, "BIT8CH_3x3s2": 13.78125, "BIT6CH_3x3s2": 10.71875}
+    for preset, stored in kib.items():
+        assert found[f"{preset}, KiB of a map"] == stored
+        assert found[f"{preset}, ratio"] == 49 / stored
+    assert found["BIT6CH_3x3s2, ratio as the file's name counts"] == pytest.approx(16 / 3)
+
+
+def blobs(count: int) -> np.ndarray:
+    """Maps of two channels, smooth, mostly zero in the second; uint8 (n, 8, 8, 2)."""
+    rows, columns = np.mgrid[:8, :8]
+    rng = np.random.default_rng(6)
+    phase = rng.uniform(0, 6, (count, 1, 1))
+    waves = 90 + 80 * np.sin(rows / 2 + columns / 3 + phase)
+    return np.stack([waves, np.maximum(waves - 120, 0)], axis=-1).astype(np.uint8)
+
+
+def test_thresholds_restore_the_ranges_that_they_found(bits_paper: ModuleType) -> None:
+    start = module_of("gudovskiy-2018", "start")
+    maps, spec = blobs(24), MapSpec(8, 8, 2)
+    for bits in (7, 9):
+        codec = start.fitted(spec, maps, bits)
+        assert codec.unit_bytes(spec, 8) == 4 * -(-4 * 2 * bits // 8)
+        errors = start._errors(codec, spec, maps)
+        identity = get("gf2").fit(spec, maps, keep=bits, kernel=3, planes=9, unit_rows=8)
+        assert (errors < start._errors(identity, spec, maps)).all()
+    ranges = start.lloyd(np.array([0, 0, 0, 9, 10, 11, 200]), 3)
+    assert ranges.values.tolist() == [0, 10, 200]
+
+
+# fire2, fire3 and the pooling behind them.
+FEW_FIRES = ((64, 16, 64), (128, 16, 64), None)
+
+
+def test_a_small_squeezenet_learns_with_fixed_layers_of_bits(
+    bits_paper: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    trained = module_of("gudovskiy-2018", "trained")
+    for name, value in (("SIDE", 67), ("STORED_SIDE", 72)):
+        monkeypatch.setattr(trained, name, value)
+    torch.manual_seed(0)
+    network = trained.SqueezeNet(4, FEW_FIRES).eval()
+    pictures = np.random.default_rng(7).integers(0, 256, (10, 72, 72, 3), np.uint8)
+    found = trained.open_pictures(list(pictures))
+    setting = trained.Setting(
+        "tiny", "BIT6CH2_3x3s2", ("fire2", "fire3"), "thresholds", steps=2, batch=2, side=67
+    )
+    before = trained.student_of(network, setting, found)
+    monkeypatch.setattr(trained, "student_of", lambda *given: copy.deepcopy(before))
+    student = trained.trained(network, setting, found)
+    stored = trained.stored_bytes(student.codecs(), student)
+    assert stored == dict.fromkeys(stored, 8 * 8 * 14)
+    learnt, begun = (each.get_parameter("features.3.squeeze.weight") for each in (student, before))
+    assert not torch.equal(learnt, begun)
+    for name, codec in student.codecs().items():
+        same = before.codecs()[name]
+        np.testing.assert_array_equal(codec.project[0].weights, same.project[0].weights)
+    assert trained.model_of(student).plan.codecs.keys() == stored.keys()
+
+
+def test_the_identity_in_groups_is_the_identity_of_the_preset(bits_paper: ModuleType) -> None:
+    pytest.importorskip("torch")
+    trained = module_of("gudovskiy-2018", "trained")
+    maps, spec = blobs(1), MapSpec(8, 8, 2)
+    for preset in ("BIT4CH", "BIT6CH_3x3s2"):
+        coded = (bits_paper.layout(preset, spec), trained.identity(spec, preset))
+        dense, grouped = (fastest(codec) for codec in coded)
+        restored = [
+            each.decode_unit(each.encode_unit(maps[0], spec), spec, 8) for each in (dense, grouped)
+        ]
+        np.testing.assert_array_equal(*restored)
+        assert coded[0].unit_bytes(spec, 8) == coded[1].unit_bytes(spec, 8)
+
+
+def folder_of_pictures(folder: Path, names: list[str], side: int) -> None:
+    """Random pictures as JPEG files."""
+    rng = np.random.default_rng(8)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(path)
+
+
+def test_full_trainings_run_on_a_tiny_copy(
+    bits_paper: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    full = module_of("gudovskiy-2018", "full_training")
+    monkeypatch.setattr(full, "FIRES", FEW_FIRES)
+    torch.manual_seed(0)
+    save_file(full.SqueezeNet(2, FEW_FIRES).state_dict(), tmp_path / "weights.safetensors")
+    folder_of_pictures(tmp_path / "train", [f"n{c}/{i}.jpg" for c in (1, 2) for i in (1, 2)], 72)
+    same = ["--steps", "1", "--batch", "2", "--workers", "0", "--accelerator", "cpu"]
+    same += ["--precision", "32-true", "--preset", "BIT6CH2_3x3s2"]
+    output = tmp_path / "classes.onnx"
+    source = ["--train", str(tmp_path / "train"), "--method", "fit", "--side", "67"]
+    weights_file = ["--weights", str(tmp_path / "weights.safetensors"), "-o", str(output)]
+    full.main(["imagenet", *source, *weights_file, *same])
+    assert len(Prepared.open(output, None).codecs) == 2
+    assert full.of_folders(tmp_path / "train")[1] == (0, 0, 1, 1)
+
+    folder_of_pictures(tmp_path / "voc" / "JPEGImages", ["1.jpg", "2.jpg", "3.jpg"], 20)
+    listed = tmp_path / "voc" / "ImageSets" / "Main" / "trainval.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("1\n3\n")
+    filters = {"w": weights(4, 3, 3, 3, seed=1), "v": weights(5, 4, 1, 1, seed=2)}
+    layers = [node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"])]
+    detector = model([*layers, node("Conv", ["b", "v"], ["y"])], filters, shape=(1, 3, 16, 16))
+    onnx.save(detector, tmp_path / "detector.onnx")
+    output = tmp_path / "voc.onnx"
+    source = ["--voc", str(tmp_path / "voc"), "--network", str(tmp_path / "detector.onnx")]
+    full.main(["voc", *source, "--maps", "b", "--side", "16", "-o", str(output), *same])
+    assert len(Prepared.open(output, None).codecs) == 1
+    (tmp_path / "train" / "loose.jpg").write_bytes(b"")
+    with pytest.raises(BadData, match=r"needs a folder per class, 'loose\.jpg' lies in none"):
+        full.of_folders(tmp_path / "train")
 
 
 # Runs of all networks take minutes; `make papers` does them.

@@ -266,3 +266,16 @@ def test_what_does_not_fit_is_refused() -> None:
         Gf2Surrogate(codec, spec, "int4")
     with pytest.raises(BadArgument, match="given codec 'narrow'"):
         Gf2Surrogate(Narrow(), spec)
+
+
+def test_layers_that_do_not_learn_restore_exactly_and_pass_gradients_straight_through() -> None:
+    spec = MapSpec(6, 5, 3, 0.5)
+    codec = Gf2.fit(spec, NOTHING, keep=3, kernel=3, unit_rows=6)
+    fixed = Gf2Surrogate(codec, spec).train().requires_grad_(False)
+    values = values_of(spec).requires_grad_()
+    made = fixed(values)
+    assert torch.equal(made, Gf2Surrogate(codec, spec).eval()(values.detach()))
+    weights = torch.from_numpy(np.random.default_rng(3).normal(size=made.shape)).float()
+    (made * weights).sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, weights)

@@ -78,6 +78,13 @@ class Surrogate(nn.Module):
         restored: Tensor = through_reference(self.codec(), self.spec, codes)
         return restored
 
+    def straight_through(self, values: Tensor) -> Tensor:
+        """Exactly the decoded values; their gradient is passed to `values` unchanged."""
+        with torch.no_grad():
+            codes = self.restored_bytes(values_to_bytes(values, self.spec))
+            change = bytes_to_values(codes, self.spec) - values
+        return values + change
+
 
 class StraightThrough(Surrogate):
     """Any codec: its reference forwards, the identity backwards. Nothing to learn.
@@ -102,12 +109,7 @@ class StraightThrough(Surrogate):
 
     def restored(self, values: Tensor) -> Tensor:
         """Exactly the decoded values; their gradient is passed to `values` unchanged."""
-        if self._codec.lossless:
-            return values
-        with torch.no_grad():
-            codes = self.restored_bytes(values_to_bytes(values, self.spec))
-            change = bytes_to_values(codes, self.spec) - values
-        return values + change
+        return values if self._codec.lossless else self.straight_through(values)
 
     def restored_bytes(self, codes: Tensor) -> Tensor:
         """Bytes of a map, uint8 `n c h w`, encoded and decoded by the codec."""

@@ -315,7 +315,12 @@ class Gf2Surrogate(Surrogate):
         return Gf2(self.unit_rows, self.ends.planes, self.ends.groups, project, restore)
 
     def restored(self, values: Tensor) -> Tensor:
-        """The restored map, unit by unit where windows would reach over their borders."""
+        """The restored map, unit by unit where windows would reach over their borders.
+
+        Where no parameter learns, as of any codec: exactly, its gradient straight through.
+        """
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            return self.straight_through(values)
         rows = self.unit_rows if self.halvings else values.shape[2]
         return torch.cat([self._unit(unit) for unit in torch.split(values, rows, dim=2)], dim=2)
 
