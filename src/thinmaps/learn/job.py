@@ -35,6 +35,7 @@ from thinmaps.learn.onnx_network import OnnxTeacher, read_network
 from thinmaps.learn.picture_loader import PictureLoader
 from thinmaps.learn.preparation import float_pictures, prepare
 from thinmaps.learn.processes import is_first_process
+from thinmaps.learn.refitting import refit
 from thinmaps.learn.student import Student
 from thinmaps.learn.training import TrainingResult
 from thinmaps.measure.accuracy import agreement
@@ -146,6 +147,8 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
     result = _trained(config, subject, student, loader)
     if not is_first_process():
         return None
+    if student.codecs():
+        refit(student, loader)
     found = _judged(subject, student.cpu().eval(), pictures.held_out())
     files = _written(config, subject, student)
     return LearnReport(
