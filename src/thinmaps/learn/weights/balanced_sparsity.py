@@ -26,8 +26,9 @@ Cost: that of self-pruning and a sort of each group; SR-STE alone, the sort.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from thinmaps.errors import BadArgument
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.weights.constraint import Constraint, ConstraintOptions, Violation
-from thinmaps.learn.weights.maps import Attached, MaskedMap, attach, attached
+from thinmaps.learn.weights.maps import Attached, MaskedMap, attach_each
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.schedule import Schedule
 from thinmaps.learn.weights.selection import Layer, selected
@@ -188,7 +189,7 @@ class BalancedSparsity:
     """
 
     groups: Groups
-    layers: Iterable[str] | None = None
+    layers: Sequence[str] | None = None
     form: Form = "signed"
     step: float = 0.02
     limit: float = 1.0
@@ -211,11 +212,8 @@ class BalancedSparsity:
                     f"groups of {self.groups.size} do not divide the {layer.weight.shape[1]} input "
                     f"channels of {name!r}"
                 )
-            weight = layer.weight.detach()
-            is_peer = self.form == "sr-ste"
-            kind: Any = TopKPerGroup if is_peer else BalancedThreshold
-            attach(layer, kind(weight, self.groups))
-        return [each for each in attached(model) if each.name in found]
+        kind: Any = TopKPerGroup if self.form == "sr-ste" else BalancedThreshold
+        return attach_each(found, partial(kind, groups=self.groups))
 
     def recipe(
         self,

@@ -3,7 +3,7 @@
 
 A measure says by how much a wish is missed: signed violations c, normalised, 0 where it is met.
 The soft ones carry gradients and join the loss; the strict ones are counted and move the
-multipliers (Cotter et al., "proxy constraints"). Per violation, with step r (`step`):
+multipliers (proxies, as in Cotter et al., 2019). Per violation, with step r (`step`):
 
     form         term of the loss                            multiplier after the step
     penalty      r/2 c^2            <=: r/2 relu(c)^2        none
@@ -12,9 +12,9 @@ multipliers (Cotter et al., "proxy constraints"). Per violation, with step r (`s
                  <=: (relu(m + r c)^2 - m^2) / 2r
     squared      m c^2              <=: m relu(c)^2          m + r c^2
 
-With `<=` multipliers stay at 0 or above. `squared` is how published methods of section
-"Balanced sparsity" and "Normalisation" of docs/weights.md write it: at c = 0 its gradient is 0, so
-no finite multiplier holds a constraint there and the multiplier only grows; kept to be compared.
+With `<=` multipliers stay at 0 or above. `squared` is how normalisation by constraints was
+published: at c = 0 its gradient is 0, so that no finite multiplier holds a constraint there and the
+multiplier only grows; kept to be compared (docs/weights.md).
 
 Source
     Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods", 1982, for all but the

@@ -26,8 +26,9 @@ Cost: a quantisation per level and forward pass; "points" makes 2^b copies of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,9 +44,8 @@ from thinmaps.learn.weights.maps import (
     Attached,
     WeightMap,
     WeightStats,
-    attach,
     attach_behind,
-    attached,
+    attach_each,
 )
 from thinmaps.learn.weights.quantiser import Grid, best_step, dequantised
 from thinmaps.learn.weights.recipe import Recipe
@@ -268,7 +268,7 @@ class JointPruneQuantise:
 
     weight_bits: float
     map_bits: float | None = None
-    layers: Iterable[str] | None = None
+    layers: Sequence[str] | None = None
     map_layers: Sequence[str] = ()
     widths: Sequence[int] = WIDTHS
     step: float = 0.5
@@ -315,12 +315,9 @@ class JointPruneQuantise:
     def _attach(self, model: nn.Module) -> list[tuple[Attached, Attached]]:
         """A threshold and a quantiser on every layer."""
         found = selected(model, self.layers)
-        for layer in found.values():
-            weight = layer.weight.detach().clone()
-            attach(layer, AnalyticThreshold(weight))
-            attach(layer, MixedQuantiser(weight, self.widths))
-        own = [each for each in attached(model) if each.name in found]
-        return list(zip(own[::2], own[1::2], strict=True))
+        thresholds = attach_each(found, AnalyticThreshold)
+        quantisers = attach_each(found, partial(MixedQuantiser, widths=self.widths))
+        return list(zip(thresholds, quantisers, strict=True))
 
 
 def _elements(model: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ Cost: a map computes its weight once per forward pass of the layer.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,6 +227,18 @@ def attach(layer: nn.Module, made: WeightMap) -> None:
     if not isinstance(getattr(layer, "weight", None), Tensor):
         raise BadArgument(f"a weight map needs a layer with a weight, got {type(layer).__name__}")
     parametrize.register_parametrization(layer, "weight", made)
+
+
+def attach_each(
+    layers: Mapping[str, nn.Module], make: Callable[[Tensor], WeightMap]
+) -> list[Attached]:
+    """Put the map that `make` makes of each layer's weight behind it; where those maps stand."""
+    found = []
+    for name, layer in layers.items():
+        weight: Any = layer.weight
+        attach(layer, make(weight.detach().clone()))
+        found.append(Attached(name, layer, len(_maps(layer)) - 1))
+    return found
 
 
 def attach_behind(layer: nn.Module, made: ActivationMap) -> None:

@@ -28,23 +28,16 @@ Cost: a 3x3 layer stores 16 rho / 9 of its weights, rho the share of the 16 code
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from thinmaps.errors import BadArgument
-from thinmaps.learn.weights.maps import (
-    FLOAT_BITS,
-    Attached,
-    WeightMap,
-    WeightStats,
-    attach,
-    attached,
-)
+from thinmaps.learn.weights.maps import FLOAT_BITS, Attached, WeightMap, WeightStats, attach_each
 from thinmaps.learn.weights.selection import Layer, check_budget, selected
 
 Reduction = Literal["crop", "average"]
@@ -197,7 +190,7 @@ class CodedFilters:
     """
 
     share: float
-    layers: Iterable[str] | None = None
+    layers: Sequence[str] | None = None
     reduction: Reduction = "crop"
 
     def __post_init__(self) -> None:
@@ -221,12 +214,9 @@ class CodedFilters:
                     f"codes need a 3x3 kernel, or a 1x1 one with a power of two of input channels; "
                     f"{name!r} has a weight {tuple(layer.weight.shape)}"
                 )
-        made = {}
-        for name, layer in found.items():
-            before = layer.weight.detach().clone()
-            attach(layer, CodeFilter(self._codes(before), before.shape))
-            made[name] = _compared(before, layer, _of(model, name))
-        return made
+        before = {name: layer.weight.detach().clone() for name, layer in found.items()}
+        made = attach_each(found, lambda weight: CodeFilter(self._codes(weight), weight.shape))
+        return {each.name: _compared(before[each.name], each) for each in made}
 
     def _codes(self, weight: Tensor) -> Tensor:
         """Those that a layer uses."""
@@ -250,14 +240,10 @@ def _fits(layer: Layer) -> bool:
     return kernel == (3, 3) or (kernel == (1, 1) and channels & (channels - 1) == 0)
 
 
-def _of(model: nn.Module, name: str) -> Attached:
-    """The code filter on the named layer."""
-    return next(each for each in attached(model) if each.name == name)
-
-
-def _compared(before: Tensor, layer: Layer, each: Attached) -> CodedLayer:
+def _compared(before: Tensor, each: Attached) -> CodedLayer:
+    weight: Any = each.layer.weight
     with torch.no_grad():
-        error = (layer.weight - before).square().sum() / before.square().sum().clamp(min=1e-30)
+        error = (weight - before).square().sum() / before.square().sum().clamp(min=1e-30)
     return CodedLayer(before.numel(), each.stored.numel(), float(error))
 
 

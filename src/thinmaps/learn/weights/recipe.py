@@ -8,7 +8,7 @@ Both trainings are those of `fit` or `distill`. With `options.checkpoint` each h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Recipe:
     soft_steps: int
     fine_steps: int = 0
     companions: Sequence[Companion] = ()
-    options: TrainingOptions = TrainingOptions()  # noqa: RUF009, it is frozen
+    options: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
         if self.soft_steps < 1 or self.fine_steps < 0:

@@ -28,8 +28,9 @@ Cost: some ten operations per weight and step, and one tensor kept for the backw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -40,7 +41,7 @@ from thinmaps.errors import BadArgument
 from thinmaps.learn.companion import Companion
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.weights.constraint import Constraint, ConstraintOptions
-from thinmaps.learn.weights.maps import Attached, MaskedMap, attach, attached
+from thinmaps.learn.weights.maps import Attached, MaskedMap, attach_each
 from thinmaps.learn.weights.measures import Density
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.schedule import Schedule
@@ -226,7 +227,7 @@ class SelfPruning:
     """
 
     budget: float
-    layers: Iterable[str] | None = None
+    layers: Sequence[str] | None = None
     example: Tensor | None = None
     gradient: Gradient = "clipped"
     peer: bool = False
@@ -244,12 +245,8 @@ class SelfPruning:
             BadArgument: there is no such layer.
             BadModel: no layer was named and there is no convolution.
         """
-        found = selected(model, self.layers)
-        for layer in found.values():
-            weight = layer.weight.detach()
-            peer = SoftThreshold(weight) if self.peer else None
-            attach(layer, peer or AnalyticThreshold(weight, self.gradient))
-        return [each for each in attached(model) if each.name in found]
+        analytic = partial(AnalyticThreshold, gradient=self.gradient)
+        return attach_each(selected(model, self.layers), SoftThreshold if self.peer else analytic)
 
     def recipe(
         self,
