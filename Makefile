@@ -21,8 +21,8 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning papers bench-kernels bench-bits bench-fused bench-winograd docs size demo examples \
-	sanitize clean
+	bench-codecs bench-learning papers bench-kernels bench-sparse bench-bits bench-fused bench-winograd docs size demo \
+	examples sanitize clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 18
@@ -103,6 +103,9 @@ bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdo
 
 bench-limits: setup ## where our time goes, and what the machine's rates would allow
 	$(PYTHON) benchmarks/limits.py $(OPTIONS)
+
+bench-sparse: setup ## convolutions that skip zero blocks of their filters, beside those that do not
+	$(PYTHON) benchmarks/sparse.py $(OPTIONS)
 
 bench-fused: setup ## a convolution between encoded maps, beside plain ones and oneDNN
 	$(PYTHON) benchmarks/fused.py $(OPTIONS)

@@ -12,7 +12,7 @@ from plan.zoo import Shapes, square
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
-from thinmaps.graph.zero_blocks import BLOCK, used_blocks, zero_block_share
+from thinmaps.graph.zero_blocks import largest_blocks, used_blocks, zero_block_share
 from thinmaps.plan.build import build
 from thinmaps.plan.cost import RATES, StepCost, worth_skipping
 from thinmaps.plan.verify import verify
@@ -24,12 +24,7 @@ EFFORT = 8_000
 
 def with_zero_blocks(conv: op.Conv, share: float) -> op.Conv:
     """As many zero blocks in every row of blocks."""
-    random = np.random.default_rng(0)
-    k, c, height, width = used_blocks(conv.weights, conv.groups).shape
-    order = np.argsort(random.random((k, c * height * width)), axis=1)
-    used = (order >= share * order.shape[1]).reshape(k, c, height, width)
-    mask = used.repeat(BLOCK[0], axis=0).repeat(BLOCK[1], axis=1)
-    return replace(conv, weights=conv.weights * mask[: len(conv.weights), : conv.weights.shape[1]])
+    return replace(conv, weights=conv.weights * largest_blocks(conv.weights, share, conv.groups))
 
 
 def chain(share: float, *, height: int = 24, width: int = 96) -> Network:
@@ -54,6 +49,19 @@ def test_the_share_of_zero_blocks_counts_groups_and_last_channels_for_themselves
     assert used_blocks(weights, groups=2).shape == (4, 2, 1, 1)
     assert np.argwhere(used_blocks(weights, groups=2)).tolist() == [[1, 1, 0, 0]]
     assert zero_block_share(weights, groups=2) == 7 / 8
+
+
+def test_the_largest_blocks_stay_as_many_in_each_row_of_blocks():
+    random = np.random.default_rng(0)
+    weights = random.integers(-128, 128, (10, 9, 3, 2), dtype=np.int8)
+    keep = largest_blocks(weights, 0.75, groups=2)
+    used = used_blocks(keep, groups=2)
+    assert used.shape == (4, 3, 3, 2)
+    assert used.sum(axis=(1, 2, 3)).tolist() == [round(0.25 * 18)] * 4
+    assert np.array_equal(used_blocks(~keep, groups=2), ~used), "blocks stay or go as a whole"
+    first = weights[:4, :4].astype(int)  # of one size, unlike the last ones
+    sums, stays = np.abs(first).sum(axis=(0, 1)), used[0, 0]
+    assert sums[stays].min(initial=1e9) >= sums[~stays].max(initial=0)
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512"])

@@ -46,3 +46,29 @@ def zero_block_share(weights: NDArray[Any], groups: int = 1) -> float:
     0.5
     """
     return 1.0 - float(used_blocks(weights, groups).mean())
+
+
+def largest_blocks(weights: NDArray[Any], zero_share: float, groups: int = 1) -> NDArray[np.bool_]:
+    """Which of the weights `k c r s` lie in the blocks to keep, if a share of the blocks goes.
+
+    In each row of blocks (4 output channels) as many blocks stay: those of the largest sums of
+    magnitudes, the first of equal ones.
+
+    >>> keep = largest_blocks(np.arange(64).reshape(4, 16, 1, 1), 0.75)
+    >>> keep[0, :, 0, 0].nonzero()[0].tolist()
+    [12, 13, 14, 15]
+    """
+    k, c, height, width = weights.shape
+    sums = np.abs(weights.astype(np.float64)).reshape(groups, k // groups, c, height, width)
+    for axis, block in enumerate(BLOCK, start=1):
+        sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], block), axis=axis)
+    rows = sums.reshape(-1, *sums.shape[2:])
+    flat = rows.reshape(len(rows), -1)
+    order = np.argsort(-flat, axis=1, kind="stable")
+    keep = np.zeros(flat.shape, np.bool_)
+    kept = round((1 - zero_share) * flat.shape[1])
+    np.put_along_axis(keep, order[:, :kept], True, axis=1)
+    output = np.arange(k)
+    row = output // (k // groups) * sums.shape[1] + output % (k // groups) // BLOCK[0]
+    blocks: NDArray[np.bool_] = keep.reshape(rows.shape)[row][:, np.arange(c) // BLOCK[1]]
+    return blocks

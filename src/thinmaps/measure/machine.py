@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rates of this machine, measured with the engine itself; once, since they go to a file.
 
-Small networks run in one thread, the first three timed step by step (`Engine.profile`):
+Four small networks run in one thread, the first three timed step by step (`Engine.profile`):
 
     kinds    one node of every kind on rows that stay in the cache: a rate each
     blocks   convolutions that skip zero blocks of their filters
@@ -14,7 +14,7 @@ A plan needs none of this: the tables of `plan/cost.py` serve every machine.
 
 File: JSON, `{"format": 2, "machine", "isa", "thinmaps", "rates": {name: number}}`, one rate for
 each field of `MachineRates`. In the user's cache folder there is one file per processor model,
-instruction set and version. Cost: about a second with AVX-512, four with portable loops.
+instruction set and version. Cost: about two seconds with AVX-512, some more with portable loops.
 """
 
 from __future__ import annotations
