@@ -9,8 +9,9 @@ the same channels-last tensors (oneDNN, which reorders the filters in every call
 with filters reordered before, as compilers call it. Where `accelerate` leaves the plain
 convolution, both first sides are the same, and the ratio says what the machine's noise is.
 
-Networks: ResNet-18 with folded batch normalisation in PyTorch (eager, channels last), that after
-`accelerate(fuse_relu=True)`, ONNX Runtime and OpenVINO, all float32 with the same weights.
+Networks: ResNet-18 with folded batch normalisation in PyTorch (channels last; eager, and compiled
+with its weights frozen), both after `accelerate(fuse_relu=True)`, ONNX Runtime and OpenVINO, all
+float32 with the same weights.
 
 Nobody is timed before its answer is verified: layers against PyTorch in float64, networks against
 PyTorch. All take turns in one process with one thread; CPU time, in every round a ratio; shown are
@@ -24,6 +25,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +34,7 @@ import numpy as np
 import onnx
 import resnets
 import torch
+import torch._inductor.config
 from results_file import provenance, results_file, write
 from torch import Tensor, nn
 from torch_resnet import resnet18
@@ -42,6 +45,7 @@ from thinmaps.winograd import accelerate
 
 MOST_LAYER_ERROR = 5e-5  # of the output's root mean square
 MOST_NETWORK_ERROR = 1e-3
+OURS = "thinmaps.winograd in torch"
 SIZES = ((224, 224), (1088, 1920))
 
 # (input channels, output channels, height, width): ResNet-18's at 224 and its first at 1080p, then
@@ -61,6 +65,8 @@ LAYERS = (
     (512, 512, 3, 3),
     (8, 8, 8, 8),
 )
+
+Side = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Network:
-    """A network at a size: milliseconds by side, and ours beside the fastest other side."""
+    """A network at a size: milliseconds by side, and each of ours beside the fastest other side."""
 
     name: str
-    replaced: int
+    replaced: dict[str, str]
     ms: dict[str, Spread]
     fastest_peer: str
-    ratio: Ratio
-    ratio_to_torch: Ratio
+    ratios: dict[str, Ratio]
 
 
 def conv_of(shape: Sequence[int]) -> tuple[nn.Sequential, Tensor]:
@@ -159,19 +164,19 @@ def measure_layer(shape: Sequence[int], rounds: int) -> Layer:
     )
 
 
-def sides_of(model: onnx.ModelProto, x: Tensor, file: Path) -> dict[str, Callable[[], Any]]:
+def sides_of(plain: nn.Module, fast: nn.Module, x: Tensor, file: Path) -> dict[str, Side]:
     """ResNet-18 everywhere; each returns its scores."""
     import onnxruntime
 
-    plain, fast = resnet18(model), resnet18(model)
-    accelerate(fast, x, fuse_relu=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     values = x.contiguous().numpy()
-    sides: dict[str, Callable[[], Any]] = {
-        "thinmaps.winograd in torch": lambda: fast(x),
-        "torch": lambda: plain(x),
+    sides: dict[str, Side] = {
+        OURS: partial(fast, x),
+        f"{OURS}, compiled": partial(torch.compile(fast), x),
+        "torch": partial(plain, x),
+        "torch, compiled": partial(torch.compile(plain), x),
         "onnxruntime": lambda: session.run(None, {"picture": values})[0],
     }
     if openvino_peer.installed():
@@ -189,10 +194,12 @@ def measure_network(size: tuple[int, int], rounds: int) -> Network:
     model = resnets.resnet((2, 2, 2, 2), bottleneck=False, size=size)
     x = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
+    plain, fast = resnet18(model), resnet18(model)
+    replaced = accelerate(fast, x, fuse_relu=True)
     with TemporaryDirectory(prefix="thinmaps-") as folder:
         file = Path(folder) / "resnet18.onnx"
         onnx.save(model, file)
-        sides = sides_of(model, x, file)
+        sides = sides_of(plain, fast, x, file)
     expected = torch.as_tensor(sides["torch"]())
     for name, side in sides.items():
         error = largest_error(torch.as_tensor(side()), expected)
@@ -201,16 +208,14 @@ def measure_network(size: tuple[int, int], rounds: int) -> Network:
         name: timing.cpu
         for name, timing in zip(sides, interleaved([*sides.values()], rounds), strict=True)
     }
-    ours, *peers = timed
+    peers = [name for name in timed if not name.startswith(OURS)]
     best = min(peers, key=lambda name: np.median(timed[name]))
-    counted = resnet18(model)
     return Network(
         f"ResNet-18 {size[0]}x{size[1]}",
-        len(accelerate(counted, x)),
+        {each.name: each.algorithm for each in replaced},
         {name: spread(seconds) for name, seconds in timed.items()},
         best,
-        Ratio.of(timed[ours], timed[best]),
-        Ratio.of(timed[ours], timed["torch"]),
+        {name: Ratio.of(timed[name], timed[best]) for name in timed if name not in peers},
     )
 
 
@@ -233,7 +238,7 @@ def markdown(document: dict[str, Any]) -> str:
     lines += ["", "| network | side | ms | thinmaps / fastest other |", "|---|---|---|---|"]
     for each in document["networks"]:
         for side, ms in each["ms"].items():
-            ratio = words(each["ratio"]) if side == each["fastest_peer"] else ""
+            ratio = words(each["ratios"][side]) if side in each["ratios"] else ""
             time = f"{ms['median']:.1f} ({ms['p10']:.1f} to {ms['p90']:.1f})"
             lines.append(f"| {each['name']} | {side} | {time} | {ratio} |")
     return "\n".join(lines)
@@ -253,6 +258,7 @@ def main() -> int:
     if options.rounds < 2:
         parser.error(f"a spread needs at least 2 rounds, got --rounds {options.rounds}")
     torch.set_num_threads(1)
+    torch._inductor.config.freezing = True
     document: dict[str, Any] = {**provenance(), "rounds": options.rounds}
     document |= {"layers": [], "networks": []}
 
