@@ -149,6 +149,19 @@ def test_the_kernel_benchmark_verifies_both_sides_and_names_the_peers_kernel() -
     assert 0 < convolved["ceiling_share"] < 1
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is in PyTorch")
+@pytest.mark.slow
+def test_the_winograd_benchmark_verifies_against_float64_and_compares(tmp_path: Path) -> None:
+    file = tmp_path / "winograd.json"
+    asked = ["--only", "64-64", "7x7", "--rounds", "2", "--markdown", "--output", str(file)]
+    done = speed(*asked, script="winograd_kernels.py")
+    assert done.returncode == 0, done.stderr
+    (layer,) = json.loads(file.read_text())["layers"]
+    assert 0 < layer["largest_error"] <= 5e-5
+    assert 0 < layer["ratio"]["p10"] <= layer["ratio"]["median"]
+    assert f"| {layer['name']} |" in done.stdout
+
+
 @pytest.mark.skipif(not {"avx2", "avx512"} & ISAS, reason="ceiling.cc counts bits on x86")
 @pytest.mark.slow
 def test_the_benchmark_of_layers_of_bits_verifies_and_compares_them() -> None:
