@@ -9,16 +9,10 @@
 #pragma once
 
 #include "conv_row.h"
+#include "unroll.h"
 
 #if defined(__SSE4_1__)
 #include "intrinsics.h"
-#endif
-
-// Sums stay in registers only where every loop over them is unrolled.
-#if defined(__clang__)
-#define THINMAPS_UNROLL _Pragma("unroll")
-#else
-#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 namespace thinmaps {

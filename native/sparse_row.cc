@@ -7,15 +7,10 @@
 #include "sparse_row.h"
 
 #include "rounding.h"
+#include "unroll.h"
 
 #if defined(__AVX2__)
 #include "rounding_avx2.h"
-#endif
-
-#if defined(__clang__)
-#define THINMAPS_UNROLL _Pragma("unroll")
-#else
-#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 namespace thinmaps {

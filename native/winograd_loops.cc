@@ -10,15 +10,9 @@
 // order along blocks and panels is ours.
 #include "winograd_loops.h"
 
+#include "unroll.h"
 #include "winograd_transforms.h"
 #include "winograd_vector.h"
-
-// Sums stay in registers only where every loop over them is unrolled.
-#if defined(__clang__)
-#define THINMAPS_UNROLL _Pragma("unroll")
-#else
-#define THINMAPS_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 namespace thinmaps {
 namespace {

@@ -11,8 +11,9 @@ Names are resolved when they are first used, so that running a file needs neithe
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from thinmaps.first_use import resolve
 
 if TYPE_CHECKING:
     from thinmaps.compression import compress
@@ -48,9 +49,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Resolve a public name on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'thinmaps' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    """Resolve a public name on first use."""
+    return resolve(__name__, _HOMES, name)

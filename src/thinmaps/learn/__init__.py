@@ -15,11 +15,11 @@ when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from thinmaps.errors import MissingExtra
+from thinmaps.first_use import resolve
 
 if TYPE_CHECKING:
     from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip, RandomWindow
@@ -86,9 +86,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Resolve a public name on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'thinmaps.learn' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    """Resolve a public name on first use."""
+    return resolve(__name__, _HOMES, name)

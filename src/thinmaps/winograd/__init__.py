@@ -9,11 +9,11 @@ Names are resolved when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from thinmaps.errors import MissingExtra
+from thinmaps.first_use import resolve
 
 if TYPE_CHECKING:
     from thinmaps.winograd.algorithm import Algorithm, arrays, derive
@@ -59,14 +59,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Resolve a public name on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'thinmaps.winograd' has no attribute {name!r}")
-    if _HOMES[name].endswith(".module") and find_spec("torch") is None:
+    """Resolve a public name on first use."""
+    if _HOMES.get(name, "").endswith(".module") and find_spec("torch") is None:
         raise MissingExtra(
             f"thinmaps.winograd.{name} needs torch, which is not installed: "
             "pip install 'thinmaps[learn]'"
         )
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    return resolve(__name__, _HOMES, name)
