@@ -45,7 +45,7 @@ from thinmaps.learn.schedule import rate_factor
 from thinmaps.learn.submodule_answers import dead_bits, symbols
 from thinmaps.learn.surrogates import Surrogate
 from thinmaps.learn.training_log import Meter, TrainingLog, TrainingRow
-from thinmaps.learn.weights.maps import ActivationMap, WeightMap
+from thinmaps.learn.weights.maps import SoftThenHard
 from thinmaps.progress import LateBar
 
 Forward = Callable[[Tensor], Any]
@@ -340,7 +340,7 @@ def _groups(student: nn.Module, options: TrainingOptions) -> list[dict[str, Any]
     Raises:
         BadArgument: there are none.
     """
-    kinds: dict[str, Any] = {"codec": Surrogate, "map": (WeightMap, ActivationMap)}
+    kinds = {"codec": Surrogate, "map": SoftThenHard}
     kind_of = {
         id(parameter): name
         for name, kind in kinds.items()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thinmaps.learn.fake_quantisation import rounded
 from thinmaps.learn.weights.maps import WeightMap, WeightStats
 
 MOST_BITS = 8
@@ -40,7 +41,7 @@ class DeadZone(WeightMap):
 
     def bits(self) -> Tensor:
         """B, rounded, with the gradient of what is rounded."""
-        return _rounded(2 + (MOST_BITS - 2) * self.width.tanh().abs())
+        return rounded(2 + (MOST_BITS - 2) * self.width.tanh().abs())
 
     def soft(self, stored: Tensor) -> Tensor:
         """The dequantised weight."""
@@ -49,8 +50,9 @@ class DeadZone(WeightMap):
         most = 2 ** (self.bits() - 1) - 1
         step = (end - zone / 2) / (most - 0.5)
         centre = (zone - step) / 2
-        shrunk = stored.sign() * _straight(functional.relu, stored.abs() - centre)
-        integers = _rounded(shrunk / step)
+        beyond = stored.abs() - centre
+        shrunk = stored.sign() * (beyond + (functional.relu(beyond) - beyond).detach())
+        integers = rounded(shrunk / step)
         limited = torch.maximum(torch.minimum(integers, most), -most)
         integers = integers + (limited - integers).detach()
         return step * integers + centre * integers.detach().sign()
@@ -66,13 +68,3 @@ class DeadZone(WeightMap):
             kept = int(self(stored).count_nonzero())
         count = stored.detach().new_tensor(float(kept))
         return WeightStats(stored.numel(), count, kept, count * self.bits())
-
-
-def _rounded(values: Tensor) -> Tensor:
-    return values + (values.round() - values).detach()
-
-
-def _straight(function: object, values: Tensor) -> Tensor:
-    assert callable(function)
-    made: Tensor = values + (function(values) - values).detach()
-    return made

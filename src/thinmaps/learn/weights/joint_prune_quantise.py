@@ -200,7 +200,7 @@ class WeightBits:
     budget: float
 
     def __call__(self) -> Violation:
-        """`bits / budget - 1`; strictly with counted weights and the widths of largest shares."""
+        """`bits / budget - 1`; the multipliers follow the soft bits too."""
         return Violation(self.bits() / self.budget - 1)
 
     def bits(self) -> Tensor:

@@ -102,8 +102,8 @@ def largest_threshold(weights: Tensor, allowance: float) -> float:
 
     The mean square of the n smallest magnitudes grows with n, so that n is found by search.
     """
-    magnitudes = weights.detach().double().abs().flatten().sort().values
-    return float(_next_magnitude(magnitudes, _removable(magnitudes, allowance)))
+    ranked = _Ranked.of(weights, 1.0)
+    return ranked.threshold(ranked.removable(allowance))
 
 
 def gaussian_error(threshold: float) -> tuple[float, float]:
@@ -171,9 +171,13 @@ def prune_by_macs(
 
 @dataclass(frozen=True, eq=False)
 class _Ranked:
-    """A layer's magnitudes, sorted, and its share of the allowance, both in the weights' unit."""
+    """A layer's magnitudes, sorted, and its share of the allowance, both in the weights' unit.
+
+    `means` are mean squares of the smallest one, the smallest two, and so on.
+    """
 
     magnitudes: Tensor
+    means: Tensor
     deviation: float
     portion: float
 
@@ -181,16 +185,27 @@ class _Ranked:
     def of(cls, weight: Tensor, portion: float) -> _Ranked:
         values = weight.detach().double()
         deviation = float(values.std(correction=0))
-        return cls(values.abs().flatten().sort().values, deviation, portion * deviation)
+        magnitudes = values.abs().flatten().sort().values
+        counts = torch.arange(1, len(magnitudes) + 1, dtype=torch.float64)
+        means = magnitudes.square().cumsum(0) / counts
+        return cls(magnitudes, means, deviation, portion * deviation)
+
+    def removable(self, allowance: float) -> int:
+        """How many of the smallest may go: whose mean square is within the allowance's."""
+        return int(torch.searchsorted(self.means, allowance**2, right=True))
+
+    def threshold(self, removed: int) -> float:
+        """The smallest magnitude that stays; above all of them where none does."""
+        all_go = removed == len(self.magnitudes)
+        return float(2 * self.magnitudes[-1] if all_go else self.magnitudes[removed])
 
     def density(self, scale: float) -> float:
         count = len(self.magnitudes)
-        return (count - _removable(self.magnitudes, scale * self.portion)) / count
+        return (count - self.removable(scale * self.portion)) / count
 
     def at(self, scale: float, macs: int) -> PrunedLayer:
-        removed = _removable(self.magnitudes, scale * self.portion)
-        threshold = float(_next_magnitude(self.magnitudes, removed))
         allowance = scale * self.portion / self.deviation if self.deviation else 0.0
+        threshold = self.threshold(self.removable(scale * self.portion))
         return PrunedLayer(macs, allowance, threshold, self.density(scale))
 
 
@@ -208,15 +223,3 @@ def _scale_within(budget: float, ranked: Mapping[str, _Ranked], macs: Mapping[st
         middle = (low + high) / 2
         low, high = (low, middle) if left(middle) <= budget else (middle, high)
     return high if left(low) > budget else low
-
-
-def _removable(magnitudes: Tensor, allowance: float) -> int:
-    """How many of the smallest may go: those whose mean square is within the allowance's square."""
-    counts = torch.arange(1, len(magnitudes) + 1, dtype=torch.float64)
-    means = magnitudes.square().cumsum(0) / counts
-    return int(torch.searchsorted(means, allowance**2, right=True))
-
-
-def _next_magnitude(magnitudes: Tensor, removed: int) -> Tensor:
-    """The smallest magnitude that stays; above all of them where none does."""
-    return magnitudes[removed] if removed < len(magnitudes) else 2 * magnitudes[-1]

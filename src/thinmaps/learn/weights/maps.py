@@ -55,16 +55,34 @@ class WeightStats:
         return self.kept / self.weights
 
 
-class WeightMap(nn.Module):
-    """From the stored tensor to the weight. Subclasses define `soft`, `decide` and `frozen`."""
+class SoftThenHard(nn.Module):
+    """What both kinds of map are: soft while they learn, fixed once their decisions are taken."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_hard = False
 
-    def forward(self, stored: Tensor) -> Tensor:
-        """The weight that the layer computes with."""
-        return self.frozen(stored) if self.is_hard else self.soft(stored)
+    def forward(self, given: Tensor) -> Tensor:
+        """What the layer computes with, or what its readers get."""
+        return self.frozen(given) if self.is_hard else self.soft(given)
+
+    @abstractmethod
+    def soft(self, given: Tensor, /) -> Tensor:
+        """The result while the map learns."""
+
+    @abstractmethod
+    def frozen(self, given: Tensor, /) -> Tensor:
+        """The result once decisions are taken; the weights that are kept still learn."""
+
+    def _freeze(self) -> None:
+        """Decisions are taken: parameters of the map learn no more."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        self.is_hard = True
+
+
+class WeightMap(SoftThenHard):
+    """From the stored tensor to the weight. Subclasses define `soft`, `decide` and `frozen`."""
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """What to store so that the weight is about this one; unchanged unless a map says else."""
@@ -76,21 +94,11 @@ class WeightMap(nn.Module):
             return
         with torch.no_grad():
             self.decide(stored)
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        self.is_hard = True
-
-    @abstractmethod
-    def soft(self, stored: Tensor) -> Tensor:
-        """The weight while the map learns."""
+        self._freeze()
 
     @abstractmethod
     def decide(self, stored: Tensor) -> None:
         """Take the decisions that `frozen` applies."""
-
-    @abstractmethod
-    def frozen(self, stored: Tensor) -> Tensor:
-        """The weight once decisions are taken; the weights that are kept still learn."""
 
     @abstractmethod
     def stats(self, stored: Tensor) -> WeightStats:
@@ -156,16 +164,8 @@ class FixedMask(MaskedMap):
         return self.mask
 
 
-class ActivationMap(nn.Module):
+class ActivationMap(SoftThenHard):
     """From what a layer puts out to what its readers get. Subclasses define the three."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_hard = False
-
-    def forward(self, made: Tensor) -> Tensor:
-        """What the readers get."""
-        return self.frozen(made) if self.is_hard else self.soft(made)
 
     def harden(self) -> None:
         """Freeze all decisions. Parameters of the map learn no more."""
@@ -173,21 +173,11 @@ class ActivationMap(nn.Module):
             return
         with torch.no_grad():
             self.decide()
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        self.is_hard = True
-
-    @abstractmethod
-    def soft(self, made: Tensor) -> Tensor:
-        """The map while it learns."""
+        self._freeze()
 
     @abstractmethod
     def decide(self) -> None:
         """Take the decisions that `frozen` applies."""
-
-    @abstractmethod
-    def frozen(self, made: Tensor) -> Tensor:
-        """The map once decisions are taken."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinmaps.learn.fake_quantisation import rounded
+
 SEARCHED = 80  # steps that are tried, down to that share of the largest magnitude
 
 
@@ -45,8 +47,7 @@ def dequantised(u: Tensor, step: Tensor, grid: Grid) -> Tensor:
     """s q, with the gradients above; `step` is a scalar above 0."""
     scale = 1 / math.sqrt(max(u.numel(), 1) * grid.highest)
     step = step.detach() + scale * (step - step.detach())
-    clipped = (u / step).clamp(grid.lowest, grid.highest)
-    return step * (clipped + (clipped.round() - clipped).detach())
+    return step * rounded((u / step).clamp(grid.lowest, grid.highest))
 
 
 def best_step(values: Tensor, grid: Grid) -> float:
