@@ -27,7 +27,7 @@ The native twin is block_code.cc.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,19 +57,8 @@ class FreeTransform(BlockTransform):
     @classmethod
     def starting_from(cls, transform: Transform) -> FreeTransform:
         """The same codes and the same values."""
-        return cls(
-            rows=transform.rows,
-            columns=transform.columns,
-            group=transform.group,
-            counts=transform.counts,
-            width=transform.width,
-            analysis=transform.analysis,
-            analysis_shift=transform.analysis_shift,
-            synthesis=transform.synthesis,
-            synthesis_shift=transform.synthesis_shift,
-            analysis_offset=transform.offset,
-            synthesis_centre=transform.centre,
-        )
+        shared = {each.name: getattr(transform, each.name) for each in fields(BlockTransform)}
+        return cls(**shared, analysis_offset=transform.offset, synthesis_centre=transform.centre)
 
     def _check_tables(self) -> None:
         super()._check_tables()

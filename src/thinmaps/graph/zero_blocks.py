@@ -30,13 +30,8 @@ def used_blocks(weights: NDArray[Any], groups: int = 1) -> NDArray[np.bool_]:
     >>> used_blocks(weights).shape, np.argwhere(used_blocks(weights)).tolist()
     ((2, 2, 3, 3), [[1, 1, 1, 2]])
     """
-    k, c, height, width = weights.shape
-    nonzero = weights.reshape(groups, k // groups, c, height, width) != 0
-    for axis, block in enumerate(BLOCK, start=1):
-        starts = np.arange(0, nonzero.shape[axis], block)
-        nonzero = np.logical_or.reduceat(nonzero, starts, axis=axis)
-    used: NDArray[np.bool_] = nonzero.reshape(-1, *nonzero.shape[2:])
-    return used
+    used = _by_block(weights != 0, groups, np.logical_or)
+    return used.reshape(-1, *used.shape[2:])
 
 
 def zero_block_share(weights: NDArray[Any], groups: int = 1) -> float:
@@ -58,10 +53,8 @@ def largest_blocks(weights: NDArray[Any], zero_share: float, groups: int = 1) ->
     >>> keep[0, :, 0, 0].nonzero()[0].tolist()
     [12, 13, 14, 15]
     """
-    k, c, height, width = weights.shape
-    sums = np.abs(weights.astype(np.float64)).reshape(groups, k // groups, c, height, width)
-    for axis, block in enumerate(BLOCK, start=1):
-        sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], block), axis=axis)
+    k, c = weights.shape[:2]
+    sums = _by_block(np.abs(weights.astype(np.float64)), groups, np.add)
     rows = sums.reshape(-1, *sums.shape[2:])
     flat = rows.reshape(len(rows), -1)
     order = np.argsort(-flat, axis=1, kind="stable")
@@ -72,3 +65,11 @@ def largest_blocks(weights: NDArray[Any], zero_share: float, groups: int = 1) ->
     row = output // (k // groups) * sums.shape[1] + output % (k // groups) // BLOCK[0]
     blocks: NDArray[np.bool_] = keep.reshape(rows.shape)[row][:, np.arange(c) // BLOCK[1]]
     return blocks
+
+
+def _by_block(values: NDArray[Any], groups: int, reduce: np.ufunc) -> NDArray[Any]:
+    """Elements `k c r s` reduced to (groups, blocks of k, blocks of c, r, s)."""
+    made: NDArray[Any] = values.reshape(groups, len(values) // groups, *values.shape[1:])
+    for axis, block in enumerate(BLOCK, start=1):
+        made = reduce.reduceat(made, np.arange(0, made.shape[axis], block), axis=axis)
+    return made

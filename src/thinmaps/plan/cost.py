@@ -244,14 +244,19 @@ def worth_skipping(network: Network, rates: MachineRates) -> tuple[str, ...]:
     In thin steps, in which every row under the window is laid anew, and in whole maps. Cost: one
     pass over all filters, more over those with many zeros.
     """
-    producer = {node.name: node for node in network.nodes}
-    names = [name for name in skippable(network) if _has_zeros(producer[name])]
-    cost = StepCost(network, rates), StepCost(network, rates, names)
+    able = {
+        v: node
+        for v, node in enumerate(network.nodes)
+        if _scratch_bytes(network, node) and _has_zeros(node)
+    }
+    if not able:
+        return ()
+    cost = StepCost(network, rates), StepCost(network, rates, [each.name for each in able.values()])
     found = []
-    for v, node in enumerate(network.nodes):
+    for v, node in able.items():
         rows = np.array([1, network.output_spec(node).height])
         dense, skips = (each(np.full(2, v), rows) for each in cost)
-        if node.name in names and np.all(skips < WORTH_SKIPPING * dense):
+        if np.all(skips < WORTH_SKIPPING * dense):
             found.append(node.name)
     return tuple(found)
 

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from typing import NamedTuple
 
 from thinmaps.errors import BadArgument
 from thinmaps.winograd.polynomial import ONE, Polynomial, gcd, inverse
@@ -122,23 +123,38 @@ def evaluation(coefficients: int, products: int) -> Matrix:
     return matrix([*finite, identity(coefficients)[-1]])
 
 
+class ResidueProduct(NamedTuple):
+    """How residues modulo one polynomial are multiplied: the matrices of `Factor` but `lift`."""
+
+    filter_residues: Matrix
+    signal_residues: Matrix
+    filter_points: Matrix
+    signal_points: Matrix
+    interpolation: Matrix
+
+    @classmethod
+    def of(cls, polynomial: Polynomial, outputs: int, taps: int) -> ResidueProduct:
+        """By Toom and Cook."""
+        order = polynomial.degree
+        a, c = min(order, taps), min(order, outputs)
+        products = a + c - 1
+        interpolated = inverted(evaluation(products, products))
+        return cls(
+            filter_residues=residues(polynomial, taps, a),
+            signal_residues=residues(polynomial, outputs, c),
+            filter_points=evaluation(a, products),
+            signal_points=evaluation(c, products),
+            interpolation=product(residues(polynomial, products, order), interpolated),
+        )
+
+
 def _factor(polynomial: Polynomial, modulus: Polynomial, outputs: int, taps: int) -> Factor:
     order, inputs = polynomial.degree, outputs + taps - 1
-    a, c = min(order, taps), min(order, outputs)
-    products = a + c - 1
-    interpolated = inverted(evaluation(products, products))
     cofactor = modulus // polynomial
     unit = cofactor * inverse(cofactor, polynomial)
     lifted = [(Polynomial.power(j) * unit % modulus).padded(inputs) for j in range(order)]
-    return Factor(
-        polynomial,
-        filter_residues=residues(polynomial, taps, a),
-        signal_residues=residues(polynomial, outputs, c),
-        filter_points=evaluation(a, products),
-        signal_points=evaluation(c, products),
-        interpolation=product(residues(polynomial, products, order), interpolated),
-        lift=transpose(tuple(lifted)),
-    )
+    multiplied = ResidueProduct.of(polynomial, outputs, taps)
+    return Factor(polynomial, *multiplied, lift=transpose(tuple(lifted)))
 
 
 def _infinity(modulus: Polynomial, outputs: int, taps: int) -> Factor:

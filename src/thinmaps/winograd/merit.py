@@ -52,12 +52,12 @@ def merit(algorithm: Algorithm) -> Merit:
     data, filters, results = (transform.program for transform in transforms(algorithm))
     constants = [x for part in (algorithm.bt, algorithm.at) for row in part for x in row]
     constants = [x for x in constants if abs(x) not in (0, 1)]
-    direct = (algorithm.outputs * algorithm.taps) ** 2
+    paired = nested_products(algorithm)
     return Merit(
         products=algorithm.products,
         products_2d=algorithm.products**2,
-        nested_products=nested_products(algorithm),
-        saving=direct / nested_products(algorithm),
+        nested_products=paired,
+        saving=(algorithm.outputs * algorithm.taps) ** 2 / paired,
         additions=(data.additions, filters.additions, results.additions),
         multiplications=(data.multiplications, filters.multiplications, results.multiplications),
         constants=len(constants),

@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 
 from thinmaps.errors import BadArgument
 from thinmaps.winograd.algorithm import Algorithm, check_extent
-from thinmaps.winograd.factors import evaluation, residues
+from thinmaps.winograd.factors import ResidueProduct, residues
 from thinmaps.winograd.measured_error import relative_error
 from thinmaps.winograd.polynomial import Polynomial, gcd
-from thinmaps.winograd.rational import Matrix, inverted, product
+from thinmaps.winograd.rational import Matrix, product
 from thinmaps.winograd.transforms import transforms
 
 Set = tuple[int, ...]  # places in the pool, ascending
@@ -200,14 +200,12 @@ class _Pieces(NamedTuple):
 
 
 def _pieces(p: Polynomial, outputs: int, taps: int) -> _Pieces:
-    a, c = min(p.degree, taps), min(p.degree, outputs)
-    mu = a + c - 1
-    interpolation = product(residues(p, mu, p.degree), inverted(evaluation(mu, mu)))
+    found = ResidueProduct.of(p, outputs, taps)
     return _Pieces(
-        _floats(product(evaluation(c, mu), residues(p, outputs, c))),
-        _floats(product(evaluation(a, mu), residues(p, taps, a))),
+        _floats(product(found.signal_points, found.signal_residues)),
+        _floats(product(found.filter_points, found.filter_residues)),
         _floats(residues(p, outputs + taps - 1, p.degree)),
-        _floats(interpolation),
+        _floats(found.interpolation),
     )
 
 

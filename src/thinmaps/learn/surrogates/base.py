@@ -59,6 +59,17 @@ class Surrogate(nn.Module):
     def restored(self, values: Tensor) -> Tensor:
         """What a reader sees of `values`, with a gradient for `values` and the parameters."""
 
+    def require(self, codec: Codec) -> None:
+        """Refuse a codec of another id, or one that these maps cannot have.
+
+        Raises:
+            BadArgument: it has another id.
+            BadShape: it does not fit the maps.
+        """
+        if codec.id != self.codec_id:
+            raise BadArgument(f"the surrogate of {self.codec_id} was given codec {codec.id!r}")
+        codec.check_spec(self.spec)
+
     def restored_codes(self, codes: Tensor) -> Tensor:
         """`restored` between centred codes, exact: for surrogates that compute in these anyway."""
         raise NotImplementedError

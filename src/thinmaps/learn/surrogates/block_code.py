@@ -23,6 +23,7 @@ as a block has components.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,6 @@ from torch.nn import functional
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.block_code import MOST_OFFSET, BlockCode, FreeTransform
 from thinmaps.codecs.transform import MOST_SHIFT, QUARTERS
-from thinmaps.errors import BadArgument
 from thinmaps.learn.fake_quantisation import rounded
 from thinmaps.learn.surrogates.base import Surrogate
 from thinmaps.types import MapSpec
@@ -82,9 +82,8 @@ class BlockCodeSurrogate(Surrogate):
 
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
         super().__init__(spec)
-        if not isinstance(codec, BlockCode):
-            raise BadArgument(f"the surrogate of block_code was given codec {codec.id!r}")
-        codec.check_spec(spec)
+        self.require(codec)
+        assert isinstance(codec, BlockCode)
         self.unit_rows, self.start = codec.unit_rows, codec.transform
         self.groups = len(self.start.counts)
         self.count = int(self.start.counts.max())
@@ -172,19 +171,14 @@ class BlockCodeSurrogate(Surrogate):
                 pixels = made[own, :width].permute(0, 2, 3, 1).flatten(1).to(torch.int8)
                 found.append(pixels.cpu().numpy())
         shifts = torch.log2(above.flatten()[:channels]).to(torch.uint8).cpu().numpy()
-        start = self.start
-        transform = FreeTransform(
-            start.rows,
-            start.columns,
-            start.group,
-            start.counts,
-            start.width,
-            np.concatenate([each.ravel() for each in matrices[0]]),
-            self._of_codec(torch.log2(below), np.uint8),
-            np.concatenate([each.T.ravel() for each in matrices[1]]),
-            shifts,
-            self._of_codec(offset, np.int32),
-            self._of_codec(centre * QUARTERS, np.int32),
+        transform = replace(
+            self.start,
+            analysis=np.concatenate([each.ravel() for each in matrices[0]]),
+            analysis_shift=self._of_codec(torch.log2(below), np.uint8),
+            synthesis=np.concatenate([each.T.ravel() for each in matrices[1]]),
+            synthesis_shift=shifts,
+            analysis_offset=self._of_codec(offset, np.int32),
+            synthesis_centre=self._of_codec(centre * QUARTERS, np.int32),
         )
         return BlockCode(self.unit_rows, transform)
 

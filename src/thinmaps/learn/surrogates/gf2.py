@@ -283,11 +283,10 @@ class Gf2Surrogate(Surrogate):
         normalises: bool = False,
     ) -> None:
         super().__init__(spec)
-        if not isinstance(codec, Gf2):
-            raise BadArgument(f"the surrogate of gf2 was given codec {codec.id!r}")
+        self.require(codec)
+        assert isinstance(codec, Gf2)
         if kind not in KINDS:
             raise BadArgument(f"weights of gf2 are one of {', '.join(KINDS)}, got {kind!r}")
-        codec.check_spec(spec)
         self.unit_rows = codec.unit_rows
         self.halvings = codec.halvings
         self.ends = Ends(codec, spec, authors)

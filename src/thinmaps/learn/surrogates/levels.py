@@ -23,7 +23,6 @@ from thinmaps.codecs.base import Codec
 from thinmaps.codecs.levels import FRACTION_BITS, ONE
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.narrow import Narrow
-from thinmaps.errors import BadArgument
 from thinmaps.learn.surrogates.base import Surrogate
 from thinmaps.learn.surrogates.learned_steps import Hard, exact_table, quantised
 from thinmaps.types import MapSpec
@@ -43,9 +42,8 @@ class LevelsSurrogate(Surrogate):
 
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
         super().__init__(spec)
-        if not isinstance(codec, Held) or codec.id != self.codec_id:
-            raise BadArgument(f"the surrogate of {self.codec_id} was given codec {codec.id!r}")
-        codec.check_spec(spec)
+        self.require(codec)
+        assert isinstance(codec, Held)
         self._codec = codec
         self.log_step = nn.Parameter(torch.from_numpy(np.log(codec.step / ONE).astype(np.float32)))
         for name in ("zero_code", "largest_code"):

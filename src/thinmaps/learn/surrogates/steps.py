@@ -51,9 +51,8 @@ class StepsSurrogate(Surrogate):
 
     def __init__(self, codec: Codec, spec: MapSpec) -> None:
         super().__init__(spec)
-        if not isinstance(codec, Held) or codec.id != self.codec_id:
-            raise BadArgument(f"the surrogate of {self.codec_id} was given codec {codec.id!r}")
-        codec.check_spec(spec)
+        self.require(codec)
+        assert isinstance(codec, Held)
         self._codec = codec
         self._seen: Tensor | None = None
         if codec.steps is None:
