@@ -50,7 +50,7 @@ from thinmaps.codecs.native import twins
 from thinmaps.codecs.rans import Rans
 from thinmaps.codecs.raw import Raw
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
-from thinmaps.measure.timing import interleaved
+from thinmaps.measure.timing import Spread, interleaved, ratio, spread
 from thinmaps.types import MapSpec
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -59,21 +59,6 @@ CEILING_PRODUCTS = 10**9
 CODECS = "codecs"  # as the one word of --only
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median between the 10th and the 90th percentile of the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, samples: Sequence[float]) -> Spread:
-        """Of one figure per round."""
-        low, middle, high = np.quantile(samples, (0.1, 0.5, 0.9))
-        return cls(float(middle), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -134,9 +119,9 @@ def convolve(case: Case, isa: str, ceiling: Callable[[], int], rounds: int) -> C
     return Convolved(
         case.name,
         isa,
-        Spread.of([1000 * seconds for seconds in own.cpu]),
-        Spread.of([1000 * seconds for seconds in peer.cpu]),
-        Spread.of([a / b for a, b in zip(own.cpu, peer.cpu, strict=True)]),
+        spread(own.cpu),
+        spread(peer.cpu),
+        ratio(own.cpu, peer.cpu),
         rate / 1e9,
         rate / float(ceiling_rate),
         name,
@@ -185,9 +170,8 @@ def code_one(name: str, codec: Codec, isa: str, rows: Array, rounds: int) -> Ite
     copy = partial(np.copyto, np.zeros_like(rows), rows)
     *timings, copied = interleaved([*both.values(), copy], rounds)
     for direction, timing in zip(both, timings, strict=True):
-        ratios = [b / a for a, b in zip(timing.cpu, copied.cpu, strict=True)]
         rate = rows.size / float(np.median(timing.cpu)) / 1e9
-        yield Coded(f"{name}, {direction}", isa, rows.size, Spread.of(ratios), rate)
+        yield Coded(f"{name}, {direction}", isa, rows.size, ratio(copied.cpu, timing.cpu), rate)
 
 
 def directions(codec: Codec, isa: str, rows: Array) -> dict[str, Callable[[], Any]]:
@@ -227,7 +211,7 @@ def convolution_line(each: Convolved) -> str:
     """What a person who waits reads."""
     return (
         f"{each.isa} {each.name:26} {each.ms.median:8.3f} / {each.peer_ms.median:8.3f} ms = "
-        f"{each.ratio.median:.2f} ({each.ratio.low:.2f} to {each.ratio.high:.2f}), "
+        f"{each.ratio.median:.2f} ({each.ratio.p10:.2f} to {each.ratio.p90:.2f}), "
         f"{each.giga_products:5.1f} G/s, {each.ceiling_share:.0%} of the ceiling; "
         f"{each.peer}, {each.peer_within_a_step:.2%} within a step"
     )
@@ -235,10 +219,10 @@ def convolution_line(each: Convolved) -> str:
 
 def codec_line(each: Coded) -> str:
     """The same for a codec."""
-    ratio = each.ratio
+    taken = each.ratio
     return (
         f"{each.isa} {each.name:22} {each.raw_bytes:8,} bytes: {each.gigabytes:6.2f} GB/s, "
-        f"memcpy's rate times {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        f"memcpy's rate times {taken.median:.2f} ({taken.p10:.2f} to {taken.p90:.2f})"
     )
 
 
@@ -269,19 +253,19 @@ def markdown(document: dict[str, Any]) -> str:
     """Both tables: medians, ratios with their 10th and 90th percentile."""
     lines = [CONVOLUTION_HEAD]
     for each in document["convolutions"]:
-        ours, peer, ratio = (each[key] for key in ("ms", "peer_ms", "ratio"))
+        ours, peer, taken = (each[key] for key in ("ms", "peer_ms", "ratio"))
         lines.append(
             f"| {each['name']} | {each['isa']} | {ours['median']:.3f} ms | {peer['median']:.3f} ms "
-            f"| {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) "
+            f"| {taken['median']:.2f} ({taken['p10']:.2f} to {taken['p90']:.2f}) "
             f"| {each['ceiling_share']:.0%} |"
         )
     lines += ["", CODEC_HEAD]
     for each in document["codecs"]:
-        ratio = each["ratio"]
+        taken = each["ratio"]
         lines.append(
             f"| {each['name']} | {each['isa']} | {each['raw_bytes'] >> 10} KiB "
             f"| {each['gigabytes']:.2f} "
-            f"| {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) |"
+            f"| {taken['median']:.2f} ({taken['p10']:.2f} to {taken['p90']:.2f}) |"
         )
     return "\n".join(lines)
 

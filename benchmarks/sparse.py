@@ -31,7 +31,7 @@ from sources import ASSETS, Source, size_of
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.zero_blocks import largest_blocks
-from thinmaps.measure.timing import Spread, interleaved, spread
+from thinmaps.measure.timing import Spread, interleaved, ratio, spread
 from thinmaps.plan.build import build
 from thinmaps.plan.plan import Plan
 from thinmaps.run.engine import Engine
@@ -95,11 +95,6 @@ def compare(name: str, share: float, plan: Plan, picture: Array, force: bool, ro
     )
 
 
-def ratio(own: Sequence[float], base: Sequence[float]) -> Spread:
-    """Of each round's times; `spread` gives milliseconds of seconds."""
-    return spread([a / b / 1000 for a, b in zip(own, base, strict=True)])
-
-
 def layer(whole: Convolution, name: str, share: float, rounds: int) -> Side:
     """One convolution, whose filters keep their largest blocks."""
     node = Node("conv", pruned(whole.node, share), ("x",), "y")
@@ -142,10 +137,10 @@ def whole_network(size: tuple[int, int], assets: Path, rounds: int) -> list[Side
 
 def line(side: Side) -> str:
     """What a person who waits reads."""
-    ratio = side.ratio
+    taken = side.ratio
     return (
         f"{side.name:28} {side.zero_share:6.1%} zero: {side.ms.median:9.3f} ms, dense "
-        f"{side.dense_ms.median:9.3f} ms = {ratio.median:.2f} ({ratio.p10:.2f} to {ratio.p90:.2f})"
+        f"{side.dense_ms.median:9.3f} ms = {taken.median:.2f} ({taken.p10:.2f} to {taken.p90:.2f})"
         f", weights {side.weights_bytes / side.dense_weights_bytes:.2f}"
     )
 
@@ -157,10 +152,10 @@ MARKDOWN_HEAD = """\
 
 def markdown_row(side: Side) -> str:
     """A row of the table: medians; the ratio with its 10th and 90th percentile."""
-    ratio = side.ratio
+    taken = side.ratio
     return (
         f"| {side.name} | {side.zero_share:.1%} | {side.ms.median:.3f} ms "
-        f"| {side.dense_ms.median:.3f} ms | {ratio.median:.2f} ({ratio.p10:.2f} to {ratio.p90:.2f})"
+        f"| {side.dense_ms.median:.3f} ms | {taken.median:.2f} ({taken.p10:.2f} to {taken.p90:.2f})"
         f" | {side.weights_bytes / side.dense_weights_bytes:.2f} |"
     )
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import json
 import sys
 import time
@@ -27,9 +26,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from resnet20 import resnet20
 from results_file import provenance, results_file, write
-from safetensors.torch import load_file
-from sources import ASSETS, CHECKOUT
+from sources import ASSETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -48,10 +47,7 @@ from thinmaps.learn.weights.selection import selected
 from thinmaps.learn.weights.self_pruning import SelfPruning
 from thinmaps.types import Preprocessing
 
-# The network of the tests.
-sys.path.append(str(CHECKOUT / "tests"))
-ResNet20 = importlib.import_module("learn.networks").ResNet20
-
+WEIGHTS = ASSETS / "weights" / "cifar10_resnet20_jpeg.safetensors"
 SHARES = (0.8, 0.6, 0.5, 0.4, 0.3)
 EXPONENTS = (0.0, 0.5, 1.0)
 WATCHED_PICTURES = 1000
@@ -115,14 +111,6 @@ def pictures(name: str, most: int) -> Pictures:
     with np.load(path) as arrays:
         labels = torch.from_numpy(arrays["label"][:most].astype(np.int64))
     return Pictures(torch.from_numpy(values), labels)
-
-
-def trained_network() -> nn.Module:
-    """The float network."""
-    network = ResNet20()
-    weights = load_file(ASSETS / "weights" / "cifar10_resnet20_jpeg.safetensors")
-    network.load_state_dict(weights, strict=False)  # it has no counters of batches
-    return network.eval()
 
 
 def curve(network: nn.Module, tested: Pictures) -> list[Pruned]:
@@ -208,7 +196,7 @@ METHODS: dict[str, Method] = {
 def train(name: str, soft: int, fine: int, learnt: Pictures, tested: Pictures) -> Trained:
     """One method from the trained weights."""
     torch.manual_seed(0)
-    network = trained_network()
+    network = resnet20(WEIGHTS)
     options = tl.TrainingOptions(
         network_rate=1e-3,
         map_rate=2e-2,
@@ -251,10 +239,10 @@ def main() -> None:
     document = {
         **provenance(),
         "pictures": arguments.pictures,
-        "float_top1_percent": tested.top1_percent(trained_network()),
+        "float_top1_percent": tested.top1_percent(resnet20(WEIGHTS)),
     }
     if "curve" in arguments.methods:
-        found = curve(trained_network(), tested)
+        found = curve(resnet20(WEIGHTS), tested)
         document["curve"] = [asdict(each) for each in found]
         write(document, arguments.output)
     names = [name for name in arguments.methods if name != "curve"]

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch_resnet import resnet18
 
 from thinmaps.measure import openvino_peer
-from thinmaps.measure.timing import Spread, interleaved, spread
+from thinmaps.measure.timing import Spread, interleaved, ratio, spread
 from thinmaps.winograd import accelerate
 
 MOST_LAYER_ERROR = 5e-5  # of the output's root mean square
@@ -80,24 +80,8 @@ class Layer:
     ms: Spread
     torch_ms: Spread
     reordered_ms: Spread
-    ratio: Ratio
-    ratio_to_reordered: Ratio
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Of CPU times in the same round."""
-
-    median: float
-    p10: float
-    p90: float
-
-    @classmethod
-    def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-        """Round by round."""
-        rounds = [a / b for a, b in zip(ours, theirs, strict=True)]
-        low, middle, high = np.quantile(rounds, (0.1, 0.5, 0.9))
-        return cls(float(middle), float(low), float(high))
+    ratio: Spread
+    ratio_to_reordered: Spread
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class Network:
     replaced: dict[str, str]
     ms: dict[str, Spread]
     fastest_peer: str
-    ratios: dict[str, Ratio]
+    ratios: dict[str, Spread]
 
 
 def conv_of(shape: Sequence[int]) -> tuple[nn.Sequential, Tensor]:
@@ -160,8 +144,8 @@ def measure_layer(shape: Sequence[int], rounds: int) -> Layer:
         spread(ours),
         spread(theirs),
         spread(packed),
-        Ratio.of(ours, theirs),
-        Ratio.of(ours, packed),
+        ratio(ours, theirs),
+        ratio(ours, packed),
     )
 
 
@@ -216,12 +200,12 @@ def measure_network(size: tuple[int, int], rounds: int) -> Network:
         {each.name: each.algorithm for each in replaced},
         {name: spread(seconds) for name, seconds in timed.items()},
         best,
-        {name: Ratio.of(timed[name], timed[best]) for name in timed if name not in peers},
+        {name: ratio(timed[name], timed[best]) for name in timed if name not in peers},
     )
 
 
-def words(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
+def words(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['p10']:.2f} to {found['p90']:.2f})"
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -239,9 +223,9 @@ def markdown(document: dict[str, Any]) -> str:
     lines += ["", "| network | side | ms | thinmaps / fastest other |", "|---|---|---|---|"]
     for each in document["networks"]:
         for side, ms in each["ms"].items():
-            ratio = words(each["ratios"][side]) if side in each["ratios"] else ""
+            beside = words(each["ratios"][side]) if side in each["ratios"] else ""
             time = f"{ms['median']:.1f} ({ms['p10']:.1f} to {ms['p90']:.1f})"
-            lines.append(f"| {each['name']} | {side} | {time} | {ratio} |")
+            lines.append(f"| {each['name']} | {side} | {time} | {beside} |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "conv_row.h"
+#include "load_four.h"
 #include "unroll.h"
 
 #if defined(__SSE4_1__)
@@ -17,12 +18,6 @@
 
 namespace thinmaps {
 namespace {
-
-[[maybe_unused]] inline int32_t LoadFour(const uint8_t* x) {
-  int32_t four;
-  __builtin_memcpy(&four, x, sizeof four);
-  return four;
-}
 
 #if !defined(THINMAPS_NEON)
 constexpr int32_t kShift = 0;  // bytes are multiplied as they are

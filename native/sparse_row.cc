@@ -6,6 +6,7 @@
 // are multiplied like others and not stored.
 #include "sparse_row.h"
 
+#include "load_four.h"
 #include "rounding.h"
 #include "unroll.h"
 
@@ -18,12 +19,6 @@ namespace {
 
 constexpr int32_t kChunk = 16;  // output channels that are stored together
 constexpr int32_t kChunkQuartets = kChunk / kSquare;
-
-[[maybe_unused]] inline int32_t LoadFour(const void* bytes) {
-  int32_t four;
-  __builtin_memcpy(&four, bytes, sizeof four);
-  return four;
-}
 
 inline const uint8_t* Find(const SparseTile& tile, uint32_t square, int32_t pixel) {
   const SquarePlace place = tile.places[square];

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from figures import Case, judged
 
 from thinmaps.calibrate.picture_set import network_values
-from thinmaps.codecs import Codec
 from thinmaps.file import Model
-from thinmaps.graph.network import Network
 from thinmaps.graph.quantise import real_values
 from thinmaps.measure.answers import thin_answer
 from thinmaps.measure.evaluate import labelled_pictures
 from thinmaps.measure.float_model import FloatModel
-from thinmaps.plan.build import build
 from thinmaps.types import Preprocessing
 
 SIDE = 227  # the authors' crop, for which the treated maps have 56 x 56 pixels
@@ -31,21 +27,6 @@ SETS = ("eval_val", "eval_flickr")
 PREPROCESSING = Preprocessing()
 MODEL = "models/squeezenet1_1.onnx"
 PICTURES = "images/imagenet-sample"
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """A network, its codecs, and the float operators behind its last map."""
-
-    network: Network
-    codecs: Mapping[str, Codec]
-    model: Model
-
-    @classmethod
-    def of(cls, network: Network, codecs: Mapping[str, Codec], like: Model) -> Evaluated:
-        """Planned layer by layer; `like` has the operators behind the last map."""
-        plan = build(network, codecs=codecs, schedule="layer")
-        return cls(network, codecs, Model(plan, like.tail, like.preprocessing))
 
 
 def evaluation_cases(assets: Path, at_most: int | None = None) -> list[Case]:

@@ -23,11 +23,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Spread:
-    """Milliseconds of the rounds: the median, and what a tenth of them lie below and above."""
+    """One figure per round: the median, and what a tenth of them lie below and above."""
 
     median: float
     p10: float
     p90: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Spread:
+        """Of at least two samples."""
+        tenths = quantiles(samples, n=10, method="inclusive")
+        return cls(median(samples), tenths[0], tenths[-1])
 
 
 def interleaved(
@@ -57,13 +63,21 @@ def interleaved(
 
 
 def spread(seconds: Sequence[float]) -> Spread:
-    """Of at least two samples.
+    """In milliseconds, of at least two samples.
 
     >>> spread([0.003, 0.001, 0.002])
     Spread(median=2.0, p10=1.2, p90=2.8)
     """
-    tenths = quantiles([1000 * sample for sample in seconds], n=10, method="inclusive")
-    return Spread(1000 * median(seconds), tenths[0], tenths[-1])
+    return Spread.of([1000 * sample for sample in seconds])
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Of times in the same round, so that what slows a round cancels.
+
+    >>> ratio([1.0, 3.0, 2.0], [2.0, 2.0, 2.0]).median
+    1.0
+    """
+    return Spread.of([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def _repeats(run: Callable[[], object]) -> int:
