@@ -95,19 +95,30 @@ def test_labels_of_a_network_in_tiles_are_compared_with_the_whole(
     assert not bare.startswith("margin    0: 0.0 %")
 
 
-def test_settings_of_learning_are_those_of_the_document_and_run(tmp_path: Path) -> None:
+def learnt(example: str, folder: Path) -> Any:
+    """What settings bring beside the demo's digits."""
     pytest.importorskip("torch")
     from thinmaps.demo.main import read_digits
     from thinmaps.learn.config import read_config
     from thinmaps.learn.job import learn
 
-    (tmp_path / "demo-out").mkdir()
-    read_digits(tmp_path / "demo-out")
-    (tmp_path / "examples").mkdir()
-    settings = tmp_path / "examples" / "learn_digits.toml"
-    settings.write_bytes((EXAMPLES / settings.name).read_bytes())
-    found = learn(read_config(settings))
-    assert found is not None
+    (folder / "demo-out").mkdir()
+    read_digits(folder / "demo-out")
+    (folder / "examples").mkdir()
+    settings = folder / "examples" / example
+    settings.write_bytes((EXAMPLES / example).read_bytes())
+    return learn(read_config(settings))
+
+
+def test_settings_of_learning_are_those_of_the_document_and_run(tmp_path: Path) -> None:
+    found = learnt("learn_digits.toml", tmp_path)
     assert found.ratio == 4
     assert found.held_out == 20
+    assert found.agreement >= 85
+
+
+def test_half_of_the_weights_go_while_maps_take_four_bits(tmp_path: Path) -> None:
+    found = learnt("prune_digits.toml", tmp_path)
+    assert found.ratio == 2
+    assert found.density == pytest.approx(0.5, abs=0.05)
     assert found.agreement >= 85

@@ -8,6 +8,7 @@
     [preprocessing]  fields of `Preprocessing`
     [codecs]         all: a request for every map that layers hold; or maps: one for each named map;
                      plan: a .thin file, whose scales, weights and codecs are taken
+    [weights]        method: how weights are pruned, balanced or coded; `weights/settings.py`
     [training]       method, "distill" or "fit"; steps; batch; fields of `TrainingOptions`
     [losses]         fields of `DistillationLosses`
     [augmentation]   window, crop, flip: `RandomWindow`, `RandomCrop`, `RandomFlip`
@@ -32,6 +33,7 @@ from thinmaps.learn.augmentation import Augmentation, InTurn, RandomCrop, Random
 from thinmaps.learn.distillation import DistillationLosses
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.toml_tables import SourcePath, TargetPath, read_table, unknown
+from thinmaps.learn.weights import settings
 from thinmaps.types import Preprocessing
 
 
@@ -121,7 +123,10 @@ class OutputTable:
 
 @dataclass(frozen=True)
 class LearnConfig:
-    """A whole file. A field is the table of its name, so another table is another field."""
+    """A whole file. A field is the table of its name, so another table is another field.
+
+    What keys [weights] has depends on its method, so it has a reader of its own.
+    """
 
     network: NetworkTable
     pictures: PicturesTable
@@ -133,6 +138,7 @@ class LearnConfig:
     augmentation: AugmentationTable
     output: OutputTable
     folder: Path
+    weights: settings.Weights | None
 
 
 def read_config(path: str | Path) -> LearnConfig:
@@ -145,12 +151,17 @@ def read_config(path: str | Path) -> LearnConfig:
     found = _parsed(path)
     tables = _tables()
     reasons = [
-        unknown("there is no table", name, list(tables)) for name in found if name not in tables
+        unknown("there is no table", name, [*tables, settings.TITLE])
+        for name in found
+        if name not in tables and name != settings.TITLE
     ]
-    made: dict[str, Any] = {"folder": path.parent}
+    made: dict[str, Any] = {"folder": path.parent, "weights": None}
     for title, kinds in tables.items():
         objects = read_table(title, [*kinds.values()], found.get(title, {}), path.parent, reasons)
         made |= dict(zip(kinds, objects, strict=True))
+    if settings.TITLE in found:
+        made["weights"] = settings.read_weights(found[settings.TITLE], path.parent, reasons)
+        reasons += _misplaced(made["weights"], made["network"], made["codecs"])
     if reasons:
         raise BadArgument(f"{path}: {'; '.join(reasons)}")
     return LearnConfig(**made)
@@ -166,12 +177,26 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise BadArgument(f"{path} is no TOML file: {reason}") from None
 
 
+def _misplaced(
+    weights: settings.Weights | None, network: NetworkTable | None, codecs: CodecsTable | None
+) -> list[str]:
+    """Why a method that works on modules cannot work on what is given."""
+    if weights is None or not weights.method.takes_modules:
+        return []
+    name, reasons = weights.shared.method, []
+    if network is not None and network.module is None:
+        reasons.append(f"[weights] {name} works on a module, not on a file: give [network] module")
+    if codecs is not None and codecs.plan is not None:
+        reasons.append(f"[weights] {name} changes weights before [codecs] plan brings its own")
+    return reasons
+
+
 def _tables() -> dict[str, dict[str, type]]:
     """Title -> the fields of `LearnConfig` that the table fills, with their classes."""
     hints = get_type_hints(LearnConfig)
     tables: dict[str, dict[str, type]] = {}
     for each in fields(LearnConfig):
-        if each.name != "folder":
+        if each.name not in ("folder", settings.TITLE):
             title = each.metadata.get("table", each.name)
             tables.setdefault(title, {})[each.name] = hints[each.name]
     return tables

@@ -3,13 +3,14 @@
 
 open       the network and its teacher, a module with weights or an ONNX file
 prepare    on 80 % of the pictures: ranges, codecs -> the student
-train      distill or fit, on the same 80 %
+train      distill or fit, on the same 80 %; with a weight method softly first, then hard
 judge      on the other 20 %: agreement with the teacher, stored bytes
 write      the student as ONNX, and as a .thin file if asked for
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,12 +33,15 @@ from thinmaps.learn.fitting import fit
 from thinmaps.learn.module_reference import built_module
 from thinmaps.learn.onnx_file import as_onnx, export
 from thinmaps.learn.onnx_network import OnnxTeacher, read_network
+from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.picture_loader import PictureLoader
 from thinmaps.learn.preparation import float_pictures, prepare
 from thinmaps.learn.processes import is_first_process
 from thinmaps.learn.refitting import refit
 from thinmaps.learn.student import Student
 from thinmaps.learn.training import TrainingResult
+from thinmaps.learn.weights.maps import FLOAT_BITS
+from thinmaps.learn.weights.recipe import RecipeResult, phase_options
 from thinmaps.measure.accuracy import agreement
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.evaluate import labelled_pictures
@@ -58,6 +62,10 @@ class LearnReport:
         steps: of the whole run.
         resumed_from: the step it went on from; 0 where it began anew.
         loss: of the last row that was logged; None where no step was left to do.
+        density: the share of the weights that are not zero, of layers with a weight method; None
+            without one.
+        weight_bits: that the method stores of such a weight in the mean, 32 for a float, 0 for a
+            zero.
         coded_maps: how many maps have a codec.
         raw_bytes: of those maps as they are, uint8.
         stored_bytes: of the same in their codecs, the mean over held-out pictures.
@@ -71,6 +79,8 @@ class LearnReport:
     steps: int
     resumed_from: int
     loss: float | None
+    density: float | None
+    weight_bits: float | None
     coded_maps: int
     raw_bytes: int
     stored_bytes: float
@@ -95,9 +105,15 @@ class LearnReport:
         if self.ratio is not None:
             stored = f"{self.raw_bytes:,} bytes in {self.stored_bytes:,.0f}"
             ratio = f"{times(self.ratio)}, {self.coded_maps} maps of {stored}"
+        weights = []
+        if self.density is not None and self.weight_bits is not None:
+            is_quantised = self.weight_bits < FLOAT_BITS * self.density
+            bits = f", {three_digits(self.weight_bits)} bits each" if is_quantised else ""
+            weights = [("weights", f"{percent(100 * self.density)} are not zero{bits}")]
         return [
             ("steps", f"{self.steps}, {self.method}{since}"),
             ("loss", "no step was left" if self.loss is None else three_digits(self.loss)),
+            *weights,
             ("ratio", ratio),
             ("agreement", f"{percent(self.agreement)} with the teacher, {self.held_out} held out"),
             ("seconds", three_digits(self.seconds)),
@@ -133,8 +149,6 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
     if config.method.method == "fit" and classes is None:
         raise BadData("fit learns from labels: name their CSV file, [pictures] labels")
     subject = _opened(config)
-    student = _prepared(config, subject, pictures)
-    as_onnx(student)  # what cannot be written is refused before it is trained
     loader = PictureLoader(
         pictures.fitting(),
         config.method.batch,
@@ -144,7 +158,8 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
         seed=config.training.seed,
         workers=config.pictures.workers,
     )
-    result = _trained(config, subject, student, loader)
+    trained = _trained(config, subject, pictures, loader)
+    student = trained.student
     if not is_first_process():
         return None
     if student.codecs():
@@ -153,9 +168,11 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
     files = _written(config, subject, student)
     return LearnReport(
         method=config.method.method,
-        steps=result.steps,
-        resumed_from=result.resumed_from,
-        loss=result.rows[-1].loss if result.rows else None,
+        steps=config.method.steps,
+        resumed_from=trained.resumed_from,
+        loss=trained.loss,
+        density=trained.density,
+        weight_bits=trained.weight_bits,
         **found._asdict(),
         seconds=time.perf_counter() - started,
         files=files,
@@ -201,16 +218,78 @@ def _prepared(config: LearnConfig, subject: Subject, pictures: PictureSet) -> St
         )
 
 
+class _Trained(NamedTuple):
+    """The student, and what of its training is reported."""
+
+    student: Student
+    resumed_from: int
+    loss: float | None
+    density: float | None = None
+    weight_bits: float | None = None
+
+    @classmethod
+    def by(cls, student: Student, *phases: TrainingResult | None) -> _Trained:
+        """By trainings that followed each other."""
+        done = [phase for phase in phases if phase is not None]
+        rows = [row for phase in done for row in phase.rows]
+        begun = sum(phase.resumed_from for phase in done)
+        return cls(student, begun, rows[-1].loss if rows else None)
+
+
 def _trained(
-    config: LearnConfig, subject: Subject, student: Student, loader: PictureLoader
+    config: LearnConfig, subject: Subject, pictures: PictureSet, loader: PictureLoader
+) -> _Trained:
+    student = _prepared(config, subject, pictures)
+    as_onnx(student)  # what cannot be written is refused before it is trained
+    weights, (steps, options) = config.weights, _length(config)
+    if weights is None:
+        return _Trained.by(student, _learnt(config, subject, student, loader, steps, options))
+    if not weights.method.takes_modules:
+        done = _by_method(config, subject, student, loader)
+        found = _Trained.by(student, done.soft, done.fine)
+        return found._replace(density=done.density, weight_bits=done.weight_bits)
+    module = copy.deepcopy(subject.teacher)
+    soft = _by_method(config, subject, module, loader).soft
+    subject = subject._replace(captured=capture(module, subject.example()))
+    student = _prepared(config, subject, pictures)
+    steps, options = weights.shared.steps(steps)[1], phase_options(options, "fine")
+    fine = _learnt(config, subject, student, loader, steps, options) if steps else None
+    return _Trained.by(student, soft, fine)
+
+
+def _length(config: LearnConfig) -> tuple[int, TrainingOptions]:
+    """Steps, and options with the augmentation in them."""
+    augment = config.augmentation.augmentation
+    return config.method.steps, replace(config.training, augment=augment)
+
+
+def _teacher(config: LearnConfig, subject: Subject) -> nn.Module | None:
+    """None where labels are learnt."""
+    return subject.teacher if config.method.method == "distill" else None
+
+
+def _by_method(
+    config: LearnConfig, subject: Subject, model: nn.Module, loader: PictureLoader
+) -> RecipeResult:
+    """Train by the table [weights]."""
+    assert config.weights is not None
+    recipe = config.weights.recipe(model, subject.example(), *_length(config))
+    return recipe.run(model, loader, teacher=_teacher(config, subject), losses=config.losses)
+
+
+def _learnt(
+    config: LearnConfig,
+    subject: Subject,
+    student: Student,
+    loader: PictureLoader,
+    steps: int,
+    options: TrainingOptions,
 ) -> TrainingResult:
-    options = replace(config.training, augment=config.augmentation.augmentation)
-    steps = config.method.steps
-    if config.method.method == "fit":
+    """Train codecs and network alone."""
+    teacher = _teacher(config, subject)
+    if teacher is None:
         return fit(student, loader, steps=steps, options=options)
-    return distill(
-        student, subject.teacher, loader, steps=steps, losses=config.losses, options=options
-    )
+    return distill(student, teacher, loader, steps=steps, losses=config.losses, options=options)
 
 
 class _Judged(NamedTuple):

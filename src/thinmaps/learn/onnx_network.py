@@ -20,7 +20,7 @@ from thinmaps.errors import BadModel
 from thinmaps.graph.float_network import FloatConv
 from thinmaps.graph.onnx_reader import normalise, read_model
 from thinmaps.learn.captured import Captured
-from thinmaps.learn.student import point_at
+from thinmaps.learn.points import point_at
 
 
 def read_network(path: str | Path, size: tuple[int, int] | None = None) -> Captured:

@@ -18,6 +18,7 @@ and stay as they are.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from thinmaps.graph.quantise import quantise
 from thinmaps.learn.captured import Captured
 from thinmaps.learn.fake_quantisation import integer_layer, requantised
 from thinmaps.learn.operators import Layer, Twin, twin_of
+from thinmaps.learn.points import LayerShape, Point, point_at, set_tensor, tensor_at
 from thinmaps.learn.surrogates import Surrogate, surrogate_of
 from thinmaps.learn.surrogates.base import bytes_to_values, values_to_bytes
 from thinmaps.learn.tail import TailTwin
@@ -83,18 +85,6 @@ class Place(NamedTuple):
         if not self.groups:
             return weight
         return weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
-
-
-class Point(nn.Module):
-    """What stands where the user's module has a submodule: its parameters, and its map.
-
-    A forward hook on it sees the map of that name, as its readers do and in the units of the user's
-    module; what the hook returns is read in its place, rounded to the map's grid.
-    """
-
-    def forward(self, values: Tensor) -> Tensor:
-        """The map itself."""
-        return values
 
 
 class Execution(nn.Module):
@@ -223,7 +213,7 @@ class Student(nn.Module):
     def _layer(self, node: str) -> tuple[Tensor, Tensor]:
         """Weights `k c r s` and bias of a layer."""
         place = self._places[node]
-        return place.as_network(_at(self, place.weight)), _at(self, place.bias)
+        return place.as_network(tensor_at(self, place.weight)), tensor_at(self, place.bias)
 
     @property
     def _own(self) -> Any:
@@ -269,6 +259,26 @@ class Student(nn.Module):
         assert isinstance(found, Surrogate)
         return found
 
+    def layers(self) -> dict[str, Point]:
+        """Layers whose weights learn, by name: where weight maps can stand.
+
+        Transposed convolutions, whose weights lie otherwise, are not among them.
+        """
+        named = {name: each for name, each in self.named_modules() if isinstance(each, Point)}
+        return {name: each for name, each in named.items() if each.layer is not None}
+
+    def layer_outputs(self) -> dict[str, int]:
+        """Elements that each layer puts out for a picture of the student's own size.
+
+        Of a layer that runs several times, all of them.
+        """
+        network, found = self._own.network, dict.fromkeys(self.layers(), 0)
+        for node in network.nodes:
+            name = _owner(self._places[node.name].weight) if node.name in self._places else ""
+            if name in found:
+                found[name] += math.prod(network.output_spec(node).shape)
+        return found
+
     @contextmanager
     def maps(self, *names: str) -> Iterator[dict[str, Tensor]]:
         """While inside, each forward leaves the named maps in the dict, with their gradients.
@@ -306,6 +316,7 @@ class Student(nn.Module):
     def _add_parameters(self, network: FloatNetwork) -> dict[str, Place]:
         """Parameters under the module's names, from the network's layers."""
         shapes = {t.name: tuple(t.dims) for t in self.captured.model.graph.initializer}
+        kinds = {node.name: node.op_type for node in self.captured.model.graph.node}
         places: dict[str, Place] = {}
         held: dict[str, FloatConv] = {}
         for node in network.nodes:
@@ -323,8 +334,13 @@ class Student(nn.Module):
             if own not in held:
                 is_learnt = node.name in self.captured.weights
                 made = place.as_module(_start_of(conv), shapes.get(weight, conv.weights.shape))
-                _set(self, weight, made.clone(), is_learnt)
-                _set(self, place.bias, torch.from_numpy(conv.bias.copy()), is_learnt)
+                set_tensor(self, weight, made.clone(), is_learnt)
+                set_tensor(self, place.bias, torch.from_numpy(conv.bias.copy()), is_learnt)
+                if is_learnt and weight.endswith(".weight") and not conv.transposed:
+                    kernel = (conv.window.kernel[0], conv.window.kernel[1])
+                    shape = LayerShape(kernel, conv.groups, kinds.get(node.name) == "Conv")
+                    holder: Any = point_at(self, _owner(weight))
+                    holder.layer = shape
                 held[weight] = conv
         return places
 
@@ -333,7 +349,7 @@ class Student(nn.Module):
         """Read the captured network at a size, quantise it with the calibrated scales."""
         real = self._real_network((height, width))
         network = quantise(self._with_integers(real), self.quantisation)
-        device = _at(self, GRID).device
+        device = tensor_at(self, GRID).device
         self._executions[f"{height}x{width}"] = Execution(network, real).to(device)
 
     def _real_network(self, size: tuple[int, int]) -> FloatNetwork:
@@ -394,10 +410,10 @@ class Student(nn.Module):
             for node in network.nodes:
                 if isinstance(node.operator, FloatConv):
                     place = self._places[node.name]
-                    weight = _at(self, place.weight)
+                    weight = tensor_at(self, place.weight)
                     real = torch.from_numpy(node.operator.weights.copy())
                     weight.copy_(place.as_module(real, tuple(weight.shape)))
-                    _at(self, place.bias).copy_(torch.from_numpy(node.operator.bias.copy()))
+                    tensor_at(self, place.bias).copy_(torch.from_numpy(node.operator.bias.copy()))
         self.captured = captured
         self._renew()
         return nn.modules.module._IncompatibleKeys([], [])
@@ -405,7 +421,7 @@ class Student(nn.Module):
     def _adopt_grid(self) -> None:
         """Scales and zero points as the loaded state has them."""
         names = sorted(self.quantisation)
-        rows = _at(self, GRID).cpu().tolist()
+        rows = tensor_at(self, GRID).cpu().tolist()
         loaded = {
             name: MapQuantisation(scale, int(zero))
             for name, (scale, zero) in zip(names, rows, strict=True)
@@ -434,6 +450,11 @@ def _same(a: FloatConv, b: FloatConv) -> bool:
     return np.array_equal(_start_of(a), _start_of(b)) and np.array_equal(a.bias, b.bias)
 
 
+def _owner(parameter: str) -> str:
+    """The module that has a parameter, by name."""
+    return parameter.rpartition(".")[0]
+
+
 def _key(name: str) -> str:
     """A map's name as the name of a module, which holds no dot."""
     return name.replace("~", "~0").replace(".", "~1")
@@ -441,35 +462,3 @@ def _key(name: str) -> str:
 
 def _name(key: str) -> str:
     return key.replace("~1", ".").replace("~0", "~")
-
-
-def _at(module: nn.Module, path: str) -> Tensor:
-    """The tensor at a dotted name."""
-    *parts, last = path.split(".")
-    for part in parts:
-        module = getattr(module, part)
-    found: Tensor = getattr(module, last)
-    return found
-
-
-def point_at(module: nn.Module, path: str) -> nn.Module:
-    """The module at a dotted name, made on the way where there is none."""
-    for part in path.split(".") if path else ():
-        if part not in module._modules:
-            if hasattr(module, part):
-                raise BadModel(f"the module's name {path!r} is taken in a student; rename it")
-            module.add_module(part, Point())
-        found = module._modules[part]
-        assert found is not None
-        module = found
-    return module
-
-
-def _set(module: nn.Module, path: str, value: Tensor, is_learnt: bool) -> None:
-    """Put a parameter (or, not learnt, a buffer) at a dotted name."""
-    parent, _, last = path.rpartition(".")
-    holder = point_at(module, parent)
-    if is_learnt:
-        setattr(holder, last, nn.Parameter(value))
-    else:
-        holder.register_buffer(last, value)

@@ -194,6 +194,10 @@ def test_layers_are_found_by_name_and_refused_with_those_near() -> None:
         BadArgument, match="no convolution or linear layer is named 'conv9'; near it: conv1"
     ):
         selected(named, ["conv9"])
+    assert [*selected(named, ["c*", "head"])] == ["conv1", "head"]
+    assert [*selected(nn.ModuleDict({"a[0]": nn.Conv2d(1, 1, 1)}), ["a[0]"])] == ["a[0]"]
+    with pytest.raises(BadArgument, match=r"fits 'h\*'; near it: .*; no .* is named 'tail'"):
+        selected(named, ["h*", "tail"])
     with pytest.raises(BadModel, match="Linear has no convolution that this method can work on"):
         selected(nn.Linear(3, 4))
     with pytest.raises(BadArgument, match="has no layer 'a', nor any other"):

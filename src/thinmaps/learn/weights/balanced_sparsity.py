@@ -40,7 +40,7 @@ from thinmaps.learn.weights.constraint import Constraint, ConstraintOptions, Vio
 from thinmaps.learn.weights.maps import Attached, MaskedMap, attach_each
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.schedule import Schedule
-from thinmaps.learn.weights.selection import Layer, selected
+from thinmaps.learn.weights.selection import Layer, is_convolution, selected
 from thinmaps.learn.weights.self_pruning import AnalyticThreshold, Gradient
 
 Form = Literal["signed", "variance", "sr-ste"]
@@ -243,7 +243,7 @@ class BalancedSparsity:
 
     def _fits(self, layer: Layer) -> bool:
         """Whether groups divide the input channels of a convolution."""
-        return isinstance(layer, nn.Conv2d) and layer.weight.shape[1] % self.groups.size == 0
+        return is_convolution(layer) and layer.weight.shape[1] % self.groups.size == 0
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,7 @@ class Mixture(nn.Module):
 
     def __init__(self, widths: Sequence[int], is_signed: bool) -> None:
         super().__init__()
-        if not widths or any(not 2 <= width <= 8 for width in widths):
-            raise BadArgument(f"widths are 2 to 8 bits, got {list(widths)}")
+        _check_widths(widths)
         self.grids = [Grid(width, is_signed) for width in widths]
         self.tau = FIRST_TEMPERATURE
         self.theta = nn.Parameter(torch.zeros(len(widths)))
@@ -277,6 +276,7 @@ class JointPruneQuantise:
         for bits in (self.weight_bits, self.map_bits):
             if bits is not None and not 0 < bits <= 8:
                 raise BadArgument(f"a budget of stored bits is above 0, at most 8, got {bits}")
+        _check_widths(self.widths)
         if (self.map_bits is None) != (not self.map_layers):
             raise BadArgument("a budget for maps and the layers whose maps it is for come together")
 
@@ -318,6 +318,11 @@ class JointPruneQuantise:
         thresholds = attach_each(found, AnalyticThreshold)
         quantisers = attach_each(found, partial(MixedQuantiser, widths=self.widths))
         return list(zip(thresholds, quantisers, strict=True))
+
+
+def _check_widths(widths: Sequence[int]) -> None:
+    if not widths or any(not 2 <= width <= 8 for width in widths):
+        raise BadArgument(f"widths are 2 to 8 bits, got {list(widths)}")
 
 
 def _elements(model: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, int]:

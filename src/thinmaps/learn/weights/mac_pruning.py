@@ -139,8 +139,7 @@ def choose_thresholds(
         BadModel: there is no convolution; a layer does not run on the example.
     """
     check_budget(budget, "multiply-adds")
-    if not 0 <= exponent <= 1:
-        raise BadArgument(f"the exponent of the load is 0 to 1, got {exponent}")
+    check_exponent(exponent)
     found = selected(model, layers)
     macs = {name: cost.macs for name, cost in layer_costs(model, example, found).items()}
     heaviest = max(macs.values())
@@ -167,6 +166,16 @@ def prune_by_macs(
         weight = found[name].weight.detach()
         attach(found[name], FixedMask(weight.double().abs() >= each.threshold))
     return chosen
+
+
+def check_exponent(exponent: float) -> None:
+    """Of the load, g above.
+
+    Raises:
+        BadArgument: it is not 0 to 1.
+    """
+    if not 0 <= exponent <= 1:
+        raise BadArgument(f"the exponent of the load is 0 to 1, got {exponent}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,13 @@ from torch.nn import functional
 
 from thinmaps.errors import BadArgument
 from thinmaps.learn.weights.maps import FLOAT_BITS, Attached, WeightMap, WeightStats, attach_each
-from thinmaps.learn.weights.selection import Layer, check_budget, selected
+from thinmaps.learn.weights.selection import (
+    Layer,
+    check_budget,
+    is_convolution,
+    selected,
+    shape_of,
+)
 
 Reduction = Literal["crop", "average"]
 
@@ -234,9 +240,9 @@ class CodedFilters:
 
 def _fits(layer: Layer) -> bool:
     """Whether codes can make the layer's filters."""
-    if not isinstance(layer, nn.Conv2d):
+    if not is_convolution(layer):
         return False
-    channels, kernel = layer.weight.shape[1], tuple(layer.kernel_size)
+    channels, kernel = layer.weight.shape[1], shape_of(layer).kernel
     return kernel == (3, 3) or (kernel == (1, 1) and channels & (channels - 1) == 0)
 
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from thinmaps.errors import BadArgument
 from thinmaps.learn.companion import Companion
-from thinmaps.learn.distillation import distill
+from thinmaps.learn.distillation import DistillationLosses, distill
 from thinmaps.learn.fitting import fit
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.training import TrainingResult
 from thinmaps.learn.weights.maps import attached, bake, harden
 
 Score = Callable[[nn.Module], float]
+Phase = Literal["soft", "fine"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,13 @@ class Recipe:
         loader: Iterable[Any],
         *,
         teacher: nn.Module | None = None,
+        losses: DistillationLosses | None = None,
         score: Score | None = None,
     ) -> RecipeResult:
         """Train `model`, whose maps are attached, in place; it ends as a plain module.
 
-        With a teacher its answers are learnt, without one the loader's labels. `score` is asked
-        three times, without gradients, and changes nothing.
+        With a teacher its answers are learnt, by `losses`; without one the loader's labels. `score`
+        is asked three times, without gradients, and changes nothing.
 
         Raises:
             BadArgument: no map is attached.
@@ -92,34 +95,52 @@ class Recipe:
             raise BadArgument(
                 f"{type(model).__name__} has no weight map: attach those of a method first"
             )
+        self._forget_earlier_run()
+        learns = partial(self._train, model, loader, teacher, losses)
         asked: Callable[[nn.Module], float | None] = score or (lambda _: None)
         said = torch.no_grad()(asked)
-        soft = self._train(model, loader, teacher, "soft")
+        soft = learns("soft")
         soft_score = said(model)
         harden(model)
         hard_score = said(model)
-        fine = self._train(model, loader, teacher, "fine") if self.fine_steps else None
+        fine = learns("fine") if self.fine_steps else None
         shares = _density(model), _weight_bits(model)
         bake(model)
         return RecipeResult(soft, fine, *shares, soft_score, hard_score, said(model))
 
+    def _forget_earlier_run(self) -> None:
+        """A new run that stops before its second training goes on with that of no other run."""
+        path = phase_options(self.options, "fine").checkpoint
+        if path is not None and not self.options.resume:
+            Path(path).unlink(missing_ok=True)
+
     def _train(
-        self, model: nn.Module, loader: Iterable[Any], teacher: nn.Module | None, phase: str
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        teacher: nn.Module | None,
+        losses: DistillationLosses | None,
+        phase: Phase,
     ) -> TrainingResult:
-        """One of the two trainings."""
-        is_soft = phase == "soft"
-        steps = self.soft_steps if is_soft else self.fine_steps
-        own = self.companions if is_soft else ()
-        path = self.options.checkpoint
-        options = replace(
-            self.options,
-            companions=(*self.options.companions, *own),
-            checkpoint=None if path is None else Path(f"{path}.{phase}"),
-            log=None if self.options.log is None else Path(self.options.log) / phase,
-        )
+        """One of the two trainings. Exact integers are for the last: decisions change them yet."""
+        steps, options = self.fine_steps, phase_options(self.options, phase)
+        if phase == "soft":
+            steps = self.soft_steps
+            companions = (*self.options.companions, *self.companions)
+            exact_from = 1.0 if self.fine_steps else options.exact_from
+            options = replace(options, companions=companions, exact_from=exact_from)
         if teacher is None:
             return fit(model, loader, steps=steps, options=options)
-        return distill(model, teacher, loader, steps=steps, options=options)
+        return distill(model, teacher, loader, steps=steps, losses=losses, options=options)
+
+
+def phase_options(options: TrainingOptions, phase: Phase) -> TrainingOptions:
+    """The same options with files of their own for one of the two trainings."""
+    return replace(
+        options,
+        checkpoint=None if options.checkpoint is None else Path(f"{options.checkpoint}.{phase}"),
+        log=None if options.log is None else Path(options.log) / phase,
+    )
 
 
 def _density(model: nn.Module) -> float:

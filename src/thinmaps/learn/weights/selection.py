@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layers of a user's network a method works on, and what each of them costs."""
+"""Which layers a weight method works on, by name, and what each of them costs.
+
+Of a module they are its convolutions and linear layers, of a `Student` those whose weights learn.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument, BadModel
+from thinmaps.learn.points import LayerShape, Point
+from thinmaps.learn.student import Student
 
-Layer = nn.Conv2d | nn.Linear
+Layer = nn.Conv2d | nn.Linear | Point
+Accept = Callable[[Layer], bool]
+
+WILD = "*?["  # what makes a name a pattern
 
 
 @dataclass(frozen=True)
@@ -28,54 +37,91 @@ class LayerCost:
     outputs: int
 
 
+def shape_of(layer: Layer) -> LayerShape:
+    """What a method has to know of a layer, wherever it stands."""
+    if isinstance(layer, Point):
+        assert layer.layer is not None, "only points with a weight are layers"
+        return layer.layer
+    if isinstance(layer, nn.Linear):
+        return LayerShape((1, 1), 1, False)
+    kernel = (layer.kernel_size[0], layer.kernel_size[1])
+    return LayerShape(kernel, layer.groups, True)
+
+
+def is_convolution(layer: Layer) -> bool:
+    """What methods take where no layer is named."""
+    return shape_of(layer).is_convolution
+
+
 def selected(
-    model: nn.Module,
-    layers: Iterable[str] | None = None,
-    accept: Callable[[Layer], bool] = lambda layer: isinstance(layer, nn.Conv2d),
+    model: nn.Module, layers: Iterable[str] | None = None, accept: Accept = is_convolution
 ) -> dict[str, Layer]:
     """The named layers; without names all that `accept` takes, by default all convolutions.
 
+    A name with `*`, `?` or `[` is a pattern for all layers of such names that `accept` takes.
+
     Raises:
-        BadArgument: there is no such layer, or it is neither a convolution nor linear.
+        BadArgument: there is no such layer, or it is neither a convolution nor linear; all such
+            names are told at once.
         BadModel: none was named and the network has none to work on.
     """
-    known = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    known = _layers(model)
+    accepted = [name for name, layer in known.items() if accept(layer)]
     if layers is None:
-        found = {name: layer for name, layer in known.items() if accept(layer)}
-        if not found:
+        if not accepted:
             raise BadModel(
                 f"{type(model).__name__} has no convolution that this method can work on; name "
                 "the layers that it shall take"
             )
-        return found
+        return {name: known[name] for name in accepted}
     wanted = [layers] if isinstance(layers, str) else list(layers)
+    if not wanted:
+        raise BadArgument("no layer is named: name some, or leave them out for all convolutions")
+    found: dict[str, Layer] = {}
+    reasons: list[str] = []
     for name in wanted:
-        if name not in known:
-            raise BadArgument(_no_such_layer(name, list(known)))
-    return {name: known[name] for name in wanted}
+        names = _matching(name, accepted) if _is_pattern(name) and name not in known else [name]
+        found |= {each: known[each] for each in names if each in known}
+        if not names or names[0] not in known:
+            reasons.append(_no_such_layer(name, list(known)))
+    if reasons:
+        raise BadArgument("; ".join(reasons))
+    return found
 
 
 def layer_costs(model: nn.Module, example: Tensor, layers: Iterable[str]) -> dict[str, LayerCost]:
     """What the named layers cost on one picture like `example` (n c h w).
 
-    Runs the model once, in evaluation. A layer that runs several times counts each time.
+    Runs the model once, in evaluation; a student knows its costs, at its own size. A layer that
+    runs several times counts each time.
 
     Raises:
         BadModel: a layer does not run.
     """
     named = selected(model, layers)
-    found: dict[str, LayerCost] = {}
+    outputs = (
+        model.layer_outputs()
+        if isinstance(model, Student)
+        else _seen_outputs(model, example, named)
+    )
+    for name in named:
+        if not outputs.get(name):
+            raise BadModel(f"layer {name!r} does not run on a picture {tuple(example.shape)}")
+    return {
+        name: LayerCost(layer.weight.numel() // len(layer.weight) * outputs[name], outputs[name])
+        for name, layer in named.items()
+    }
 
-    def note(name: str, layer: nn.Module, made: Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        before = found.get(name, LayerCost(0, 0))
-        outputs = made.numel() // len(made)
-        filters = len(layer.weight)
-        macs = layer.weight.numel() // filters * outputs
-        found[name] = LayerCost(before.macs + macs, before.outputs + outputs)
+
+def _seen_outputs(model: nn.Module, example: Tensor, named: dict[str, Layer]) -> dict[str, int]:
+    """Elements that each layer puts out for one picture, by running the model."""
+    found: dict[str, int] = {}
+
+    def note(name: str, made: Tensor) -> None:
+        found[name] = found.get(name, 0) + made.numel() // len(made)
 
     hooks = [
-        layer.register_forward_hook(lambda m, _, made, name=name: note(name, m, made))
+        layer.register_forward_hook(lambda m, _, made, name=name: note(name, made))
         for name, layer in named.items()
     ]
     is_training = model.training
@@ -86,9 +132,6 @@ def layer_costs(model: nn.Module, example: Tensor, layers: Iterable[str]) -> dic
         model.train(is_training)
         for hook in hooks:
             hook.remove()
-    for name in named:
-        if name not in found:
-            raise BadModel(f"layer {name!r} does not run on a picture {tuple(example.shape)}")
     return found
 
 
@@ -103,8 +146,25 @@ def check_budget(budget: float, of_what: str) -> float:
     return float(budget)
 
 
+def _layers(model: nn.Module) -> dict[str, Layer]:
+    """All layers that a weight map can stand on, by name."""
+    if isinstance(model, Student):
+        return {**model.layers()}
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in WILD)
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
 def _no_such_layer(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 3, cutoff=0.0) or known[:3]
     if not close:
         return f"the network has no layer {name!r}, nor any other convolution or linear layer"
+    if _is_pattern(name):
+        return f"no layer that this method can work on fits {name!r}; near it: {', '.join(close)}"
     return f"no convolution or linear layer is named {name!r}; near it: {', '.join(close)}"
