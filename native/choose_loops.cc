@@ -2,6 +2,7 @@
 // The inner loops of the instruction set that runs; results never depend on it.
 #include "conv_row.h"
 #include "loops.h"
+#include "scaled_tile.h"
 #include "sparse_row.h"
 
 namespace thinmaps {
@@ -9,6 +10,7 @@ namespace thinmaps {
 extern const Loops kPortableLoops;
 extern const ConvLoops kPortableConvLoops;
 extern const SparseLoops kPortableSparseLoops;
+extern const TileLoops kPortableTileLoops;
 #if defined(__x86_64__)
 extern const Loops kAvx2Loops;
 extern const Loops kAvx512Loops;
@@ -17,6 +19,8 @@ extern const ConvLoops kAvx512ConvLoops;
 extern const ConvLoops kAmxConvLoops;
 extern const SparseLoops kAvx2SparseLoops;
 extern const SparseLoops kAvx512SparseLoops;
+extern const TileLoops kAvx2TileLoops;
+extern const TileLoops kAvx512TileLoops;
 #elif defined(__aarch64__)
 extern const Loops kNeonLoops;
 extern const ConvLoops kNeonConvLoops;
@@ -52,6 +56,15 @@ const SparseLoops& SparseLoopsFor(Isa isa) {
 #endif
   (void)isa;
   return kPortableSparseLoops;
+}
+
+const TileLoops& TileLoopsFor(Isa isa) {
+#if defined(__x86_64__)
+  if (isa >= Isa::kAvx512) return kAvx512TileLoops;
+  if (isa == Isa::kAvx2) return kAvx2TileLoops;
+#endif
+  (void)isa;
+  return kPortableTileLoops;
 }
 
 }  // namespace thinmaps

@@ -11,10 +11,11 @@ namespace {
 
 using Make = std::unique_ptr<const Kernel> (*)(const Blueprint&);
 
-constexpr std::array<std::pair<std::string_view, Make>, 17> kOperators = {{
+constexpr std::array<std::pair<std::string_view, Make>, 18> kOperators = {{
     {"picture", MakePicture},
     {"quantise", MakeQuantise},
     {"conv", MakeConv},
+    {"winograd_conv", MakeWinogradConv},
     {"conv_transpose", MakeConvTranspose},
     {"max_pool", MakeMaxPool},
     {"average_pool", MakeAveragePool},

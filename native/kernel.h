@@ -15,6 +15,7 @@
 #include "conv_row.h"
 #include "description.h"
 #include "loops.h"
+#include "scaled_tile.h"
 #include "sparse_row.h"
 
 namespace thinmaps {
@@ -111,6 +112,7 @@ struct Blueprint {
   const Loops& loops;
   const ConvLoops& conv_loops;
   const SparseLoops& sparse_loops;
+  const TileLoops& tile_loops;
   PackedWeights& packed;
 
   const MapDescription& input(size_t index) const {
@@ -159,6 +161,7 @@ inline Rounding ShiftThenRound(int32_t zero_point, int32_t low, int32_t high) {
 std::unique_ptr<const Kernel> MakeKernel(const Blueprint& blueprint);
 
 std::unique_ptr<const Kernel> MakeConv(const Blueprint& blueprint);
+std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeConvTranspose(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeDepthwise(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeMaxPool(const Blueprint& blueprint);

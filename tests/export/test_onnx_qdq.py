@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from small_models import small_model
 from small_networks import PREPROCESSING, Builder, chain, every_operator, exact
+from winograd_operators import tiled_network
 
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.bit_layers import BitLayer
@@ -95,6 +96,11 @@ def test_every_node_computes_there_what_it_computes_here(name: str, seed: int) -
     for node in network.nodes:
         theirs = run_node_there(network, node, maps)
         assert_agrees(node, theirs, maps[node.output])
+
+
+def test_what_no_standard_operator_computes_is_refused_by_name() -> None:
+    with pytest.raises(BadArgument, match="node 'winograd_conv_2' is a winograd_conv"):
+        to_onnx(tiled_network(1), {}, None)
 
 
 def test_a_chain_gives_the_same_answers_end_to_end() -> None:

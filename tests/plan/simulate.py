@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from thinmaps.graph.operators import Concat, Conv, Encode
+from thinmaps.graph.operators import Concat, Conv, Encode, WinogradConv
 from thinmaps.plan.plan import ALIGNMENT_BYTES, Plan
 
 
@@ -48,7 +48,7 @@ class Simulation:
                     for r in range(max(need.first, 0), min(need.stop, height)):
                         self.read(number, node.name, name, r)
         if node.name in self.plan.states:
-            scratch = isinstance(node.operator, Conv)
+            scratch = isinstance(node.operator, Conv | WinogradConv)
             self.keep_state(number, node.name, first == 0 or scratch)
         self.done[i] = first + rows
         made = node.operator.rows_made(first + rows, inputs, output)

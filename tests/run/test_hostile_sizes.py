@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from codec_cases import Setting, settings
 from one_operator import check, check_network, filters
+from winograd_operators import random_winograd
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
@@ -52,6 +53,12 @@ def convolutions(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
         for channels in (1, 8):
             weights = filters(random, channels, x.channels, window.kernel)
             yield op.Conv(window, 1, **weights), x, output_of(window, x, channels)
+
+
+def tiled(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
+    for outputs, channels in ((2, 8), (4, 1), (4, 17)):
+        node = random_winograd(random, outputs, x, channels, around(3))
+        yield node, x, output_of(around(3), x, channels)
 
 
 def depthwise(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
@@ -178,8 +185,8 @@ def depths_to_space(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
 
 
 CASES: tuple[Callable[[MapSpec, np.random.Generator], Iterator[Case]], ...] = (
-    convolutions, depthwise, grouped, heads, transposed, largest, averages, means, sums, products,
-    tables, concatenations, paddings, slices, resizes, depths_to_space,
+    convolutions, tiled, depthwise, grouped, heads, transposed, largest, averages, means, sums,
+    products, tables, concatenations, paddings, slices, resizes, depths_to_space,
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def to_onnx(
     Without a tail the outputs are the network's, float32 `n c h w`.
 
     Raises:
-        BadArgument: a codec on an edge is lossy and has no standard operators.
+        BadArgument: a codec on an edge is lossy and has no standard operators, or a node has none.
     """
     tail = tail or Tail((), {}, network.outputs)
     drawing = Drawing(network.maps, _reserved(network, tail))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.errors import BadArgument
 from thinmaps.export.activations import draw_lookup, gathered, is_requantisation
 from thinmaps.export.drawing import Drawing
 from thinmaps.export.resizing import draw_resize
@@ -48,7 +49,13 @@ FloatArray = NDArray[np.float32]
 
 def draw_node(drawing: Drawing, network: Network, node: Node) -> None:
     """Draw one node; its inputs are drawn, its output's bytes or real values are then known."""
-    _DRAW[type(node.operator)](drawing, network, node)
+    draw = _DRAW.get(type(node.operator))
+    if draw is None:
+        raise BadArgument(
+            f"node {node.name!r} is a {node.operator.id}, which standard operators do not compute; "
+            "export the network without --winograd"
+        )
+    draw(drawing, network, node)
 
 
 def weight_scale(multiplier: FloatArray, input_scale: float, output_scale: float) -> FloatArray:

@@ -12,6 +12,8 @@ defines only its data flow:
   except for `Mean`, which works through the rows of its *input* and has its output at the end.
 * `rows_made(done, ...)`: output rows that exist once `done` work rows are done.
 * `state_bytes(...)`: memory that lives from the node's first step to its last (running sums).
+* `scratch_bytes(...)`: memory that lives in each step of the node alone.
+* `step_rows`: work rows that no step may part, counted from row 0.
 
 Filters are `k c r s` (output channel, input channel of the group, row, column); maps are `h w c`.
 """
@@ -77,6 +79,16 @@ class Operator(ABC):
         del inputs, output
         return 0
 
+    def scratch_bytes(self, inputs: Specs, output: MapSpec) -> int:
+        """Bytes that live in every step of the node anew."""
+        del inputs, output
+        return 0
+
+    @property
+    def step_rows(self) -> int:
+        """A step starts at a multiple of so many work rows, and ends at one or at the last row."""
+        return 1
+
 
 @dataclass(frozen=True, eq=False)
 class RowWise(Operator):
@@ -129,6 +141,56 @@ class Conv(Operator):
     def input_rows(self, index: int, row: int, inputs: Specs, output: MapSpec) -> RowRange:
         """The window's rows."""
         return self.window.rows(row)
+
+
+@dataclass(frozen=True, eq=False)
+class WinogradConv(Operator):
+    """An r x r convolution of stride 1, m x m outputs at a time: fewer products, of rounded bytes.
+
+    Not equal to the `Conv` that it stands for; `calibrate/winograd_scales.py` makes one of it.
+    Tiles are counted from the map's first row and column, so a row is the same in whichever step it
+    is made. Per tile, `d` its n x n inputs less the zero point, n = m + r - 1, padding 0, and per
+    position (a, b) of its mu x mu products:
+
+        V[a,b,c] = sum bt[a,i] bt[b,j] d[i,j,c]                              below 2^15
+        v[a,b,c] = (V[a,b,c] * input_scale[a,b,c] + 2^14) >> 15, saturated to int8
+        M[k,a,b] = sum over c of weights[k,c,a,b] v[a,b,c]                   below 2^31
+        Z[k,a,b] = rne(fl(M[k,a,b]) * product_scale[k,a,b])                  below 2^31
+        Y[k,i,j] = bias[k] + sum at[i,a] at[j,b] Z[k,a,b]                    below 2^31
+        y        = sat(rne(fl(Y) * multiplier) + zy), clamped to low..high
+
+    The bounds hold for every input (`graph/winograd_bounds.py`). Steps do whole rows of tiles.
+    """
+
+    id: ClassVar[str] = "winograd_conv"
+    MOST_TILES: ClassVar[int] = 8  # that are done together, as in native/winograd_scaled.cc
+    window: Window
+    at: NDArray[np.int8]  # m, mu
+    bt: NDArray[np.int8]  # mu, n
+    input_scale: NDArray[np.int32]  # mu mu c, in 2^-15, 1 to 2^15 - 1
+    weights: NDArray[np.int8]  # k c mu mu
+    product_scale: NDArray[np.float32]  # k mu mu
+    bias: NDArray[np.int32]  # k, in steps of Y
+    multiplier: NDArray[np.float32]  # k, from steps of Y to those of the output
+    low: int = 0
+    high: int = 255
+
+    def input_rows(self, index: int, row: int, inputs: Specs, output: MapSpec) -> RowRange:
+        """All rows of the tile that `row` belongs to."""
+        first = row // self.step_rows * self.step_rows - self.window.pads[0]
+        return RowRange(first, first + self.step_rows + self.window.kernel[0] - 1)
+
+    def scratch_bytes(self, inputs: Specs, output: MapSpec) -> int:
+        """Per tile, the bytes of 16 channels and the sums of 16 outputs at every position."""
+        positions, channels = len(self.bt) ** 2, -(-inputs[0].channels // 16) * 16
+        down, across = (-(-extent // self.step_rows) for extent in output.shape[:2])
+        tile_bytes = -(-positions * (channels + 4 * 16) // 64) * 64
+        return min(down * across, self.MOST_TILES) * tile_bytes
+
+    @property
+    def step_rows(self) -> int:
+        """The m rows of a tile."""
+        return len(self.at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,6 +406,11 @@ class Encode(RowWise):
         first = row // self.unit_rows * self.unit_rows
         return RowRange(first - self.halo_rows, first + self.unit_rows + self.halo_rows)
 
+    @property
+    def step_rows(self) -> int:
+        """The rows of a coding unit."""
+        return self.unit_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Decode(RowWise):
@@ -359,11 +426,16 @@ class Decode(RowWise):
         halo = self.halo_units * self.unit_rows
         return RowRange(first - halo, first + self.unit_rows + halo)
 
+    @property
+    def step_rows(self) -> int:
+        """The rows of a coding unit."""
+        return self.unit_rows
+
 
 OPERATORS: dict[str, type[Operator]] = {
     operator.id: operator
     for operator in (
-        Picture, Quantise, Conv, ConvTranspose, MaxPool, AveragePool, Mean, Add, Mul, Lookup,
-        Concat, Slice, Pad, Resize, DepthToSpace, Encode, Decode,
+        Picture, Quantise, Conv, WinogradConv, ConvTranspose, MaxPool, AveragePool, Mean, Add, Mul,
+        Lookup, Concat, Slice, Pad, Resize, DepthToSpace, Encode, Decode,
     )
 }  # fmt: skip

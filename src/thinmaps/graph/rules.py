@@ -35,6 +35,13 @@ from thinmaps.graph.operators import (
     Resize,
     Slice,
     Window,
+    WinogradConv,
+)
+from thinmaps.graph.winograd_bounds import (
+    TRANSFORM_REACH,
+    product_reach,
+    result_reach,
+    transform_reach,
 )
 from thinmaps.types import MapSpec
 
@@ -42,6 +49,7 @@ MAX_EXTENT = 1 << 20
 MAX_ROW_BYTES = 1 << 31
 MAX_MAP_BYTES = 1 << 40
 INT32_REACH = 1 << 31
+MAX_TILE = 8
 
 Specs = Sequence[MapSpec]
 
@@ -198,6 +206,64 @@ def _conv(operator: Conv, inputs: Specs, output: MapSpec) -> str | None:
         return problem
     needed = tuple(down for down, _ in _positions(operator.window, inputs[0]))
     return _needs("the output's height and width", needed, output.shape[:2])
+
+
+def _winograd_conv(operator: WinogradConv, inputs: Specs, output: MapSpec) -> str | None:
+    if problem := _arity(inputs, 1) or _winograd_tensors(operator, inputs[0], output):
+        return problem
+    needed = tuple(down for down, _ in _positions(operator.window, inputs[0]))
+    return _needs("the output's height and width", needed, output.shape[:2]) or _winograd_reach(
+        operator
+    )
+
+
+def _winograd_tensors(operator: WinogradConv, source: MapSpec, output: MapSpec) -> str | None:
+    """Matrices of a size that tiles have, and constants that fit them and the maps."""
+    if operator.at.ndim != 2 or operator.bt.ndim != 2:
+        return "at (m, mu) and bt (mu, n) must be matrices"
+    (tile, products), side = operator.at.shape, operator.bt.shape[-1]
+    taps, square = side - tile + 1, (products, products)
+    return _first(
+        _needs("the output's dtype", "uint8", output.dtype),
+        _within("a tile's side", tile, 1, MAX_TILE),
+        _within("taps", taps, 1, MAX_TILE),
+        _within("products of a side", products, 1, 4 * MAX_TILE),
+        _tensor("at (m, mu)", operator.at, np.int8, (tile, products)),
+        _tensor("bt (mu, n)", operator.bt, np.int8, (products, side)),
+        _needs("the window", Window((taps, taps), pads=operator.window.pads), operator.window),
+        _window(operator.window),
+        _tensor("input_scale", operator.input_scale, np.int32, (*square, source.channels)),
+        _tensor(
+            "weights (k c mu mu)",
+            operator.weights,
+            np.int8,
+            (output.channels, source.channels, *square),
+        ),
+        _factors("product_scale", operator.product_scale, (output.channels, *square)),
+        _tensor("bias", operator.bias, np.int32, (output.channels,)),
+        _factors("multiplier", operator.multiplier, (output.channels,)),
+        _clamp(operator.low, operator.high),
+    )
+
+
+def _winograd_reach(operator: WinogradConv) -> str | None:
+    """Values that cannot leave the integers which hold them, whatever the input."""
+    if not operator.at.any(axis=0).all():
+        return "at has a product that no output uses"
+    scales = operator.input_scale
+    if not 1 <= scales.min() <= scales.max() < TRANSFORM_REACH:
+        return f"input_scale lies in 1..{TRANSFORM_REACH - 1}, got {scales.min()}..{scales.max()}"
+    if (reach := transform_reach(operator.bt)) >= TRANSFORM_REACH:
+        return f"a transformed input can reach {reach}, which int16 does not hold"
+    products = product_reach(operator.weights)
+    if (most := int(products.max())) >= INT32_REACH:
+        return f"a sum of products can reach {most}, which int32 does not hold"
+    results = result_reach(operator.at, products, operator.product_scale)
+    worst = results + np.abs(operator.bias.astype(np.float64))
+    if worst.max() >= INT32_REACH:
+        channel = int(worst.argmax())
+        return f"channel {channel} can sum to {worst[channel]:.4g}, which int32 does not hold"
+    return None
 
 
 def _conv_transpose(operator: ConvTranspose, inputs: Specs, output: MapSpec) -> str | None:
@@ -385,6 +451,7 @@ _RULES: Mapping[type[Operator], Callable[[Any, Specs, MapSpec], str | None]] = {
     Picture: _picture,
     Quantise: _quantise,
     Conv: _conv,
+    WinogradConv: _winograd_conv,
     ConvTranspose: _conv_transpose,
     MaxPool: _max_pool,
     AveragePool: _average_pool,

@@ -37,7 +37,8 @@ from thinmaps.run.step_times import NodeTime
 ROUNDS = 9
 
 KINDS = {
-    "conv": "convolution", "conv_transpose": "convolution",
+    "conv": "convolution", "winograd_conv": "convolution",
+    "conv_transpose": "convolution",
     "max_pool": "pooling", "average_pool": "pooling", "mean": "pooling",
     "add": "elementwise", "mul": "elementwise", "lookup": "elementwise",
     "picture": "input", "quantise": "input",

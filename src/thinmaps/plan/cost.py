@@ -13,6 +13,8 @@ them is walked once per step, the others once per row (`kFiltersInCache` in nati
 rows of a step count against the other half of the cache, and only where a window reads them: what
 an operator reads byte by byte is fetched ahead of it.
 
+A convolution by tiles (`WinogradConv`) has its own count of products, and transforms besides.
+
 A convolution that skips zero blocks of its filters reads and multiplies only the others, for whole
 vectors of pixels, and lays the rows under its window in planes before.
 
@@ -191,6 +193,8 @@ def _work(network: Network, node: Node, rates: MachineRates, near: bool) -> _Wor
     operator = node.operator
     if isinstance(operator, op.Conv | op.ConvTranspose):
         return _convolution(operator, inputs[0], output, rates, near)
+    if isinstance(operator, op.WinogradConv):
+        return _tiles(operator, inputs[0], output, rates)
     rows = operator.work_rows(inputs, output)
     made = output.height * output.row_bytes / rows
     seconds = made / rates.copied_bytes_per_second
@@ -231,6 +235,22 @@ def _convolution(
     again = near_seconds if filter_bytes <= FILTERS_PER_ROW_BYTES else 0.0
     row_seconds = products / rates.products_per_second + sums + again
     return _Work(rates.step_seconds + first - again, row_seconds, row_bytes)
+
+
+def _tiles(
+    operator: op.WinogradConv, source: MapSpec, output: MapSpec, rates: MachineRates
+) -> _Work:
+    """A convolution by tiles: transforms at the rate of sums, filters once per few tiles."""
+    positions = len(operator.bt) ** 2
+    blocks = -(-output.channels // BLOCK_CHANNELS) * BLOCK_CHANNELS
+    filter_bytes = positions * source.channels * blocks
+    tiles = -(-output.width // operator.step_rows) / operator.step_rows  # of a row
+    near = filter_bytes <= rates.cache_bytes // 2
+    rate = rates.near_bytes_per_second if near else rates.far_bytes_per_second
+    seconds = tiles * filter_bytes / rates.products_per_second
+    seconds += tiles * positions * (source.channels + blocks) / rates.sums_per_second
+    seconds += tiles / operator.MOST_TILES * filter_bytes / rate
+    return _Work(rates.step_seconds, seconds, _row_bytes(source, output))
 
 
 def skippable(network: Network) -> tuple[str, ...]:

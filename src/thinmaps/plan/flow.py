@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.graph.network import Network, Node
-from thinmaps.graph.operators import Decode, Encode
+from thinmaps.graph.operators import Encode
 from thinmaps.plan.scratch import scratch_bytes
 
 IntArray = NDArray[np.int64]
@@ -158,9 +158,11 @@ def _node_flow(
             raise PlanImpossible(f"node {node.name!r} reads the rows of {name!r} out of order")
         unit = maps[index[name]].unit_rows
         edges.append(Edge(index[name], position, ranges[:, 0] // unit, -(-ranges[:, 1] // unit)))
-    grain = node.operator.unit_rows if isinstance(node.operator, (Encode, Decode)) else 1
     state = node.operator.state_bytes(inputs, output)
-    scratch = scratch_bytes(node.operator, inputs[0], output) if skips else 0
+    scratch = node.operator.scratch_bytes(inputs, output)
+    if skips:
+        scratch = scratch_bytes(node.operator, inputs[0], output)
+    grain = node.operator.step_rows
     return NodeFlow(node.name, work, grain, tuple(edges), index[node.output], state, scratch)
 
 

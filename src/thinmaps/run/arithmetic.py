@@ -116,6 +116,44 @@ def _conv(o: op.Conv, inputs: Inputs, output: MapSpec, first: int, rows: int) ->
     return _finish(sums, o.multiplier, output, o.low, o.high)
 
 
+def _winograd_conv(
+    o: op.WinogradConv, inputs: Inputs, output: MapSpec, first: int, rows: int
+) -> Array:
+    """Whole tiles, of which the rows asked for are kept."""
+    tile, top = o.step_rows, first // o.step_rows * o.step_rows
+    down, across = (-(-extent // tile) for extent in (first + rows - top, output.width))
+    tiles = tiles_of(inputs[0], o.window, (top, tile, o.bt.shape[1]), (down, across))
+    d = tiles.astype(np.int64) - inputs[0].spec.zero_point
+    bt, at = o.bt.astype(np.int64), o.at.astype(np.int64)
+    transformed = np.einsum("ai,yxcij,bj->abyxc", bt, d, bt, optimize=True)
+    scaled = (transformed * o.input_scale[:, :, None, None].astype(np.int64) + (1 << 14)) >> 15
+    v = np.clip(scaled, -128, 127).reshape(*scaled.shape[:2], down * across, -1)
+    products = v.astype(np.float64) @ o.weights.transpose(2, 3, 1, 0).astype(np.float64)
+    unit = o.product_scale.astype(np.float32).transpose(1, 2, 0)[:, :, None]
+    z = np.rint(products.astype(np.float32) * unit).astype(np.int64)
+    y = np.einsum("ia,abtk,jb->tijk", at, z, at, optimize=True) + o.bias.astype(np.int64)
+    y = y.reshape(down, across, tile, tile, -1).transpose(0, 2, 1, 3, 4)
+    sums = y.reshape(down * tile, across * tile, -1)[first - top :][:rows, : output.width]
+    return _finish(sums, o.multiplier, output, o.low, o.high)
+
+
+def tiles_of(
+    source: RowSource, window: op.Window, extents: tuple[int, int, int], tiles: tuple[int, int]
+) -> Array:
+    """The bytes under some rows and columns of `tiles`: (rows, columns, c, n, n).
+
+    `extents` are the output row that the first belongs to, a tile's outputs m, and its inputs n per
+    side. What lies outside of the map is its zero point.
+    """
+    (top, tile, side), fill = extents, source.spec.zero_point
+    start, left = top - window.pads[0], window.pads[1]
+    block = _padded(source, start, start + (tiles[0] - 1) * tile + side, fill)
+    right = max((tiles[1] - 1) * tile + side - left - source.spec.width, 0)
+    block = np.pad(block, ((0, 0), (left, right), (0, 0)), constant_values=fill)
+    windows = np.lib.stride_tricks.sliding_window_view(block, (side, side), axis=(0, 1))
+    return windows[::tile, ::tile][:, : tiles[1]]
+
+
 def _conv_transpose(
     o: op.ConvTranspose, inputs: Inputs, output: MapSpec, first: int, rows: int
 ) -> Array:
@@ -261,6 +299,7 @@ def _depth_to_space(
 
 _DEFINITIONS: dict[type[op.Operator], Callable[..., Array]] = {
     op.Conv: _conv,
+    op.WinogradConv: _winograd_conv,
     op.ConvTranspose: _conv_transpose,
     op.MaxPool: _max_pool,
     op.AveragePool: _average_pool,

@@ -175,6 +175,15 @@ def _(o: op.Conv | op.ConvTranspose) -> Constants:
 
 
 @_constants.register
+def _(o: op.WinogradConv) -> Constants:
+    matrices = (o.at, o.bt, o.input_scale)
+    sizes = [*_window(o.window), *o.at.shape, o.low, o.high]
+    integers = np.concatenate([sizes, *(part.reshape(-1) for part in matrices)])
+    factors = np.concatenate([o.product_scale.reshape(-1), o.multiplier])
+    return Constants(integers, o.weights, o.bias, factors)
+
+
+@_constants.register
 def _(o: op.MaxPool) -> Constants:
     return Constants(integers=np.array(_window(o.window)))
 
