@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What codecs cost a detector and a segmenter: mAP, and pixels of the float network's class.
 
-Calibrated on pictures that are not evaluated. Rate control gets a goal of traffic, a share of what
-the uint8 network moves layer by layer, and chooses the codecs for it; of both networks the answers
-are measured as `thinmaps eval` does. Ratios count every stored byte on the evaluation pictures,
-over the maps that benchmarks/codecs.py takes.
+Calibrated on pictures without labels that are not evaluated. Rate control gets a goal, points of
+drop or a share of what the uint8 network moves layer by layer, and chooses the settings of each
+codec for it; of both networks the answers are measured as `thinmaps eval` does. Ratios count every
+stored byte on the evaluation pictures, over the maps that benchmarks/codecs.py takes.
 
-    python benchmarks/codec_answers.py [network ...] [--assets FOLDER] [--shares S ...]
-                                       [--codecs ID ...] [--calibration N]
+    python benchmarks/codec_answers.py [network ...] [--assets FOLDER] [--drops P ...]
+                                       [--shares S ...] [--codecs ID ...] [--calibration N]
+                                       [--output FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +25,6 @@ import numpy as np
 from accuracy import ASSETS
 
 from thinmaps.calibrate.picture_set import network_values, open_pictures
-from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.file import Model
 from thinmaps.judge import Goals
@@ -33,7 +35,7 @@ from thinmaps.measure.map_profile import stored_maps
 from thinmaps.measure.report import report
 from thinmaps.plan.build import build
 from thinmaps.prepared import Prepared
-from thinmaps.rate_control import Scope, control
+from thinmaps.rate_control import Controlled, Scope, control
 from thinmaps.types import Preprocessing
 
 BY_255 = 255.0
@@ -91,32 +93,46 @@ class Bench:
             assets / "models" / f"{task.network}.onnx",
             open_pictures(assets / CALIBRATION).at_most(calibration_pictures),
             preprocessing=task.preprocessing,
+            anchors=assets / task.anchors if task.anchors else None,
         )
         return cls(task, prepared, stored_maps(prepared.networks.own), assets)
 
-    def controlled(self, share: float, codecs: tuple[str, ...]) -> Mapping[str, Codec]:
-        """What rate control chooses for a share of the uint8 network's traffic."""
-        network = self.prepared.networks.own
-        traffic = report(build(network, schedule="layer")).moved_bytes
-        found = control(
-            self.prepared,
-            Goals(traffic_bytes=int(share * traffic)),
-            lambda chosen: build(network, codecs=chosen, schedule="layer"),
-            Scope(codecs, self.names),
-        )
-        return found.plan.codecs
+    def goals(self, drops: Sequence[float], shares: Sequence[float]) -> Iterator[tuple[str, Goals]]:
+        """Goals with a name each."""
+        traffic = report(build(self.prepared.networks.own, schedule="layer")).moved_bytes
+        yield from ((f"drop {points:g}", Goals(max_drop=points)) for points in drops)
+        for share in shares:
+            yield f"traffic {share:.0%}", Goals(traffic_bytes=int(share * traffic))
 
-    def print_row(self, name: str, chosen: Mapping[str, Codec]) -> None:
+    def controlled(self, goals: Goals, codec: str) -> Controlled:
+        """What rate control finds."""
+        network = self.prepared.networks.own
+        return control(
+            self.prepared,
+            goals,
+            lambda chosen: build(network, codecs=chosen, schedule="layer"),
+            Scope((codec,), self.names),
+        )
+
+    def measure(self, codec: str, goal: str, found: Controlled | None) -> Row:
         """Ratio and answers with these codecs."""
         network = self.prepared.networks.own
+        chosen = found.plan.codecs if found else {}
         plan = build(network, codecs=chosen, schedule="layer")
         stored = count(plan, self._pictures() if chosen else ()).encoded_bytes
         maps = network.maps
         raw = sum(maps[each].raw_bytes for each in self.names)
         plain = sum(maps[each].raw_bytes for each in self.names if each not in chosen)
-        ratio = raw / (plain + sum(stored.values()))
         model = Model(plan, self.prepared.source.own_network.tail, self.task.preprocessing)
-        print(f"{self.task.network:20} {name:16} {ratio:5.2f}x  {self._answers(model)}", flush=True)
+        return Row(
+            self.task.network,
+            codec,
+            goal,
+            raw / (plain + sum(stored.values())),
+            self._answers(model),
+            found.drop if found else None,
+            found.notes if found else (),
+        )
 
     def _pictures(self) -> Iterator[np.ndarray]:
         network = self.prepared.networks.own
@@ -124,7 +140,7 @@ class Bench:
         for name, picture in open_pictures(self.assets / self.task.images).read():
             yield network_values(name, picture, shape, self.task.preprocessing)
 
-    def _answers(self, model: Model) -> str:
+    def _answers(self, model: Model) -> Detections | Segmentation:
         task, assets = self.task, self.assets
         found = evaluation.evaluate(
             model,
@@ -134,33 +150,73 @@ class Bench:
             reference=assets / "models" / f"{task.network}.onnx",
             anchors=assets / task.anchors if task.anchors else None,
         ).result
+        assert isinstance(found, Detections | Segmentation)
+        return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was chosen for a goal on calibration pictures, and what it is worth on others."""
+
+    network: str
+    codec: str
+    goal: str
+    ratio: float
+    answers: Detections | Segmentation
+    expected_drop: float | None
+    notes: tuple[str, ...]
+
+    def print(self) -> None:
+        """One line."""
+        found = self.answers
         if isinstance(found, Detections):
-            return f"mAP {found.map50:.2f} of {found.float_map50:.2f}, drop {found.drop:+.2f}"
-        assert isinstance(found, Segmentation)
-        return f"{found.pixel_agreement:.2f} % of pixels agree, {found.pictures} pictures"
+            low, high = found.drop_interval or (0.0, 0.0)
+            said = (
+                f"mAP {found.map50:.2f} of {found.float_map50:.2f}, drop {found.drop:+.2f} "
+                f"({low:+.2f} to {high:+.2f})"
+            )
+        else:
+            said = f"{found.pixel_agreement:.2f} % of pixels agree, {found.pictures} pictures"
+        where = f"{self.network:20} {self.codec:12} {self.goal:12}"
+        print(f"{where} {self.ratio:5.2f}x  {said}", flush=True)
+
+
+def rows_of(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
+    """The uint8 network, and every codec within every goal; refusals go to standard error."""
+    yield bench.measure("uint8", "", None)
+    for codec in options.codecs:
+        for name, goals in bench.goals(options.drops, options.shares):
+            try:
+                found = bench.controlled(goals, codec)
+            except PlanImpossible as refusal:
+                print(f"{bench.task.network}, {codec}, {name}: {refusal}", file=sys.stderr)
+                continue
+            yield bench.measure(codec, name, found)
 
 
 def main() -> int:
-    """Print a line per network and share."""
+    """Print a line per network, codec and goal."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("networks", nargs="*", metavar="network")
     arguments.add_argument("--assets", type=Path, default=ASSETS)
-    arguments.add_argument("--shares", nargs="+", type=float, default=[0.5], help="of the traffic")
-    arguments.add_argument("--codecs", nargs="+", metavar="ID", default=["block_width", "rans"])
+    arguments.add_argument("--drops", nargs="*", type=float, default=[1.0], help="points")
+    arguments.add_argument("--shares", nargs="*", type=float, default=[], help="of the traffic")
+    arguments.add_argument(
+        "--codecs", nargs="+", metavar="ID", default=["block_width", "rans", "mixed_width"]
+    )
     arguments.add_argument("--calibration", type=int, default=100, help="pictures")
+    arguments.add_argument("--output", type=Path, metavar="FILE", help="all rows, as JSON")
     options = arguments.parse_args()
+    rows = []
     for task in TASKS:
         if options.networks and task.network not in options.networks:
             continue
         bench = Bench.of(task, options.assets, options.calibration)
-        bench.print_row("uint8", {})
-        for share in options.shares:
-            try:
-                chosen = bench.controlled(share, tuple(options.codecs))
-            except PlanImpossible as refusal:
-                print(f"{task.network}: {refusal}", file=sys.stderr)
-                continue
-            bench.print_row(f"traffic {share:.0%}", chosen)
+        for row in rows_of(bench, options):
+            row.print()
+            rows.append({**dataclasses.asdict(row), "calibration_pictures": options.calibration})
+            if options.output:
+                options.output.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from thinmaps.calibrate.picture_set import network_values
 from thinmaps.measure.accuracy import classification, judge_class
-from thinmaps.measure.evaluate import labelled_pictures
+from thinmaps.measure.truths import labelled_pictures
 from thinmaps.types import Preprocessing
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,9 @@ from thinmaps.compression import compress
 from thinmaps.demo import shipped
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.file import Model, load, save
+from thinmaps.measure.answer_kinds import expected_drop
 from thinmaps.measure.answers import thin_answer
-from thinmaps.measure.drop import FEWEST_PICTURES, DropMeter, expected_drop
+from thinmaps.measure.drop import FEWEST_PICTURES, DropMeter
 from thinmaps.measure.report import report
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import run_network
@@ -166,6 +167,6 @@ def test_a_plan_that_loses_far_too_much_is_seen_on_few_pictures(digits: Path) ->
 def test_an_expected_drop_weighs_a_disagreement_by_the_float_networks_doubt() -> None:
     sure, torn = np.array([[0.0, 9.0, 0.0]]), np.array([[0.0, 2.0, 1.99]])
     other = np.array([[0.0, 0.0, 5.0]])
-    assert expected_drop(sure, sure, 8) == 0.0
-    assert expected_drop(other, sure, 8) > 0.99
-    assert 0.0 < expected_drop(other, torn, 8) < 0.01
+    assert expected_drop(sure, sure) == 0.0
+    assert expected_drop(other, sure) > 0.99
+    assert 0.0 < expected_drop(other, torn) < 0.01

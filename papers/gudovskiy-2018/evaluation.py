@@ -18,8 +18,8 @@ from thinmaps.calibrate.picture_set import network_values
 from thinmaps.file import Model
 from thinmaps.graph.quantise import real_values
 from thinmaps.measure.answers import thin_answer
-from thinmaps.measure.evaluate import labelled_pictures
 from thinmaps.measure.float_model import FloatModel
+from thinmaps.measure.truths import labelled_pictures
 from thinmaps.types import Preprocessing
 
 SIDE = 227  # the authors' crop, for which the treated maps have 56 x 56 pixels

@@ -105,6 +105,7 @@ def compress(
     *,
     preprocessing: Preprocessing | None = None,
     labels: str | Path | None = None,
+    anchors: str | Path | None = None,
     names: Iterable[str] = (),
     progress: Progress | None = None,
     size: tuple[int, int] | None = None,
@@ -124,9 +125,11 @@ def compress(
             model needs none, but with them its drop is measured.
         preprocessing: of pictures; ImageNet's by default, one mean and std serve all channels. It
             becomes part of the file. A network of other inputs takes arrays in real units.
-        labels: a CSV file `filename,class_index` for the calibration pictures: `drop` is then
-            in points of top-1, else `100 - agreement` with the float network.
-        names: the classes' names, for `run`.
+        labels: what is right of the calibration pictures: a CSV file `filename,class_index`, a
+            folder of VOC annotations (a detector's) or of masks (a segmenter's). `drop` is then
+            in points of top-1, mAP@0.5 or mean IoU, else in those of `measure/drop.py`.
+        anchors: of a YOLO detector, the Darknet configuration: how grids become boxes.
+        names: the classes' names, for `run` and in annotations (VOC's where there are none).
         progress: called with (what, done, of).
         size: (height, width), fixed or overridden; ranges are calibrated at the file's own size.
         schedule: "layer" (one node at a time), "stream" (rows through all nodes), or "mixed".
@@ -134,8 +137,8 @@ def compress(
         arena_bytes: a budget for the fastest plan that fits, "smallest", or None: `plan/trade.py`.
         machine: whose speed is assumed, by name or file of rates: `measure/machine.py`.
         traffic_bytes: a budget for the stored bytes that one inference writes and reads.
-        max_drop: points that codecs may cost: of top-1 with `labels`, else as the float network
-            itself expects (`measure/drop.py`). With it, with `traffic_bytes`, or where
+        max_drop: points that may be lost, of what `drop` is in. Of answers that have no such
+            points it is refused. With it, with `traffic_bytes`, or where
             `arena_bytes` is not reached without, every map gets the codec that it deserves
             (`rate_control.py`); at most two of the three goals. `codec` may then name one to
             choose settings of.
@@ -148,6 +151,7 @@ def compress(
         BadArgument: an option is outside what it may be.
         PlanImpossible: nothing fits in `arena_bytes`.
     """
+    names = tuple(names)
     settings = Settings(size, schedule, stripe_rows, arena_bytes, traffic_bytes, max_drop, codec)
     settings = replace(settings, rates=rates_of(machine))
     settings.check()
@@ -156,6 +160,8 @@ def compress(
         calibrate,
         preprocessing=preprocessing,
         labels=labels,
+        anchors=anchors,
+        names=names,
         size=size,
         progress=progress,
     )
@@ -166,7 +172,7 @@ def compress(
         plan=plan,
         tail=source.network.tail,
         preprocessing=prepared.preprocessing,
-        labels=tuple(names),
+        labels=names,
         provenance=_provenance(model, settings, len(pictures) if pictures else 0),
         notes=(*source.network.notes, *prepared.networks.notes, *_notes(prepared, settings, plan)),
     )
@@ -177,7 +183,7 @@ def compress(
     if pictures is None or prepared.preprocessing is None:
         return replace(compressed, notes=(*compressed.notes, *_unmeasured(prepared)))
     checked = compressed if settings.size is None else _at_own_size(compressed, prepared)
-    drop, missed = drop_of(checked, source.model, pictures, prepared.classes, progress)
+    drop, missed = drop_of(checked, source.model, pictures, prepared.known, progress)
     return replace(compressed, drop=drop, notes=(*compressed.notes, *missed))
 
 

@@ -16,7 +16,7 @@ from thinmaps.allocate.choices import Choice
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument
 from thinmaps.file import Model, Trade
-from thinmaps.measure.drop import Drop, DropMeter, foreseen
+from thinmaps.measure.drop import Drop, DropMeter, answer_kind, foreseen
 from thinmaps.measure.float_model import FloatModel
 from thinmaps.measure.report import Counted, report
 from thinmaps.plan.build import build
@@ -67,6 +67,9 @@ class Proposal:
         return {name: c.codec for name, c in self.chosen.items() if c.codec is not None}
 
 
+UINT8 = Proposal({}, 0.0)  # the network as it is, without codecs
+
+
 class Judge:
     """What proposals really cost: answers on pictures, bytes of the built plan."""
 
@@ -76,6 +79,16 @@ class Judge:
         self._plans: dict[Proposal, Plan] = {}
         self._trades: dict[Proposal, Trade] = {}
         self._seen: dict[Proposal, Drop] = {}
+
+    def check(self, goals: Goals) -> None:
+        """Refuse a goal of drop for answers that have no points, and labels that do not fit them.
+
+        Raises:
+            BadArgument, BadData, BadModel: see `measure/answer_kinds.py`.
+        """
+        kind = answer_kind(self._model(UINT8), self.prepared.known)
+        if goals.max_drop is not None and kind.refusal is not None:
+            raise BadArgument(kind.refusal)
 
     def plan(self, proposal: Proposal) -> Plan:
         """The built plan."""
@@ -116,6 +129,11 @@ class Judge:
         self.drop(proposal)
         return foreseen(self._seen[proposal], found), found
 
+    @property
+    def points_are(self) -> str:
+        """The sentence that says what a drop counts."""
+        return self._meter(held_out=True).points_are
+
     def front(self) -> tuple[Trade, ...]:
         """Every evaluated trade that no other beats in all three figures, the largest first."""
         trades = list(dict.fromkeys(self._trades.values()))
@@ -135,11 +153,13 @@ class Judge:
             assert prepared.preprocessing is not None
             whole = prepared.pictures
             chosen = whole.held_out() if held_out else whole.fitting().at_most(EVALUATION_PICTURES)
-            model = self._model(Proposal({}, 0.0))
+            model = self._model(UINT8)
             (name,) = model.plan.source.inputs
             size = model.plan.source.maps[name].shape[:2]
             reference = FloatModel(prepared.source.model, prepared.preprocessing, size)
-            self._meters[held_out] = DropMeter(model, reference, chosen, prepared.classes)
+            self._meters[held_out] = DropMeter(
+                model, reference, chosen, prepared.known, beside_uint8=True
+            )
         return self._meters[held_out]
 
 

@@ -28,7 +28,9 @@ from thinmaps.graph.float_network import FloatNetwork, MapQuantisation
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise, read_model
 from thinmaps.graph.quantise import maps_to_quantise, quantise, quantised_name
-from thinmaps.measure.evaluate import labelled_pictures
+from thinmaps.measure.answer_kinds import Known
+from thinmaps.measure.detection import VOC_CLASSES, read_yolo_grids
+from thinmaps.measure.truths import Truth, pictures_with_truths
 from thinmaps.plan.build import build
 from thinmaps.run.engine import Engine
 from thinmaps.types import Preprocessing
@@ -41,15 +43,14 @@ Progress = Callable[[str, int, int], None]
 class Prepared:
     """A model, its pictures and the uint8 networks made with them.
 
-    `pictures` is None where a QDQ file came without any; `classes` holds one class for each of them
-    where labels were given.
+    `pictures` is None where a QDQ file came without any; `known` is what labels say of them.
     """
 
     source: Source
     networks: Networks
     preprocessing: Preprocessing | None
     pictures: PictureSet | None
-    classes: tuple[int, ...] | None
+    known: Known
 
     @classmethod
     def open(
@@ -59,15 +60,19 @@ class Prepared:
         *,
         preprocessing: Preprocessing | None = None,
         labels: str | Path | None = None,
+        anchors: str | Path | None = None,
+        names: Sequence[str] = (),
         size: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> Prepared:
         """Read, calibrate and quantise; the arguments are those of `compress`."""
         source = Source.open(model, size)
         chosen = preprocessing_for(source.network, preprocessing)
-        pictures, classes = calibration_pictures(calibrate, labels)
+        pictures, truths = calibration_pictures(calibrate, labels)
+        grids = () if anchors is None else read_yolo_grids(anchors)
+        known = Known(truths, grids, tuple(names) or VOC_CLASSES)
         networks = quantised(source, pictures, chosen, progress)
-        return cls(source, networks, chosen, pictures, classes)
+        return cls(source, networks, chosen, pictures, known)
 
     @property
     def codecs(self) -> dict[str, Codec]:
@@ -131,15 +136,15 @@ def preprocessing_for(network: FloatNetwork, given: Preprocessing | None) -> Pre
 
 def calibration_pictures(
     given: Pictures | None, labels: str | Path | None
-) -> tuple[PictureSet | None, tuple[int, ...] | None]:
-    """The picture set, and its classes where labels are given."""
+) -> tuple[PictureSet | None, tuple[Truth, ...] | None]:
+    """The picture set, and what is right of each picture where labels are given."""
     if given is None:
         return None, None
     if labels is None:
         return open_pictures(given), None
     if not isinstance(given, str | Path):
         raise BadArgument(f"labels name files of a folder, got {type(given).__name__} of pictures")
-    return labelled_pictures(given, labels)
+    return pictures_with_truths(given, labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.file import Trade
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Concat
-from thinmaps.judge import Build, Goals, Judge, Proposal
+from thinmaps.judge import UINT8, Build, Goals, Judge, Proposal
 from thinmaps.measure.drop import Drop
 from thinmaps.plan.held import binding
 from thinmaps.plan.plan import Plan
@@ -81,7 +81,8 @@ def control(
     `scope` may leave codecs and maps out.
 
     Raises:
-        BadArgument: there are no pictures to try on, or a codec of variable rate is to save arena.
+        BadArgument: there are no pictures to try on, a codec of variable rate is to save arena, or
+            a drop is asked for of answers that have no points.
         PlanImpossible: no allocation meets the goals; the message says by how much.
     """
     if prepared.pictures is None or prepared.preprocessing is None:
@@ -92,8 +93,9 @@ def control(
     bare = build_plan({})
     by_arena = goals.arena_bytes is not None or bare.schedule != "layer"
     judge = Judge(prepared, build_plan, progress)
-    if goals.max_drop is None and judge.meets(goals, judge.measured(Proposal({}, 0.0))):
-        proposals = [Proposal({}, 0.0)]
+    judge.check(goals)
+    if goals.max_drop is None and judge.meets(goals, judge.measured(UINT8)):
+        proposals = [UINT8]
     elif by_arena:
         offered = _offers_for_arena(prepared, bare.source, scope, progress)
         proposals = _arena_proposals(offered, goals, build_plan)
@@ -272,7 +274,8 @@ class _Selection:
             at = max(first, int(np.searchsorted(errors, gentler, "right")) - 1)
             expected, found = self.judge.held_out(self.proposals[at])
         asked = "held-out pictures asked for a gentler allocation than the others did"
-        return expected, at, (*([asked] if at != wanted else []), _counted(found, expected))
+        notes = (*([asked] if at != wanted else []), _counted(found, expected))
+        return expected, at, (*notes, self.judge.points_are)
 
     def _short_of(self, least: tuple[int, int]) -> str:
         """Which budget cannot be met, by how much, and the maps that bind."""

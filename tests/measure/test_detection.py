@@ -16,7 +16,9 @@ from thinmaps.measure.detection import (
     decode_grids,
     detections_of_picture,
     keep_best,
+    matched,
     mean_average_precision,
+    objects_by_class,
     read_yolo_grids,
 )
 from thinmaps.measure.labels import AnnotatedObject, Box
@@ -41,8 +43,13 @@ def _object(box: tuple[float, ...], name: str = "cat", difficult: bool = False) 
     return AnnotatedObject(name, Box(*box), difficult)
 
 
-def _detection(score: float, box: tuple[float, ...], picture: int = 0) -> Detection:
-    return Detection(picture, score, np.array(box, float))
+def _detection(score: float, box: tuple[float, ...]) -> Detection:
+    return Detection(score, np.array(box, float))
+
+
+def _precision(found: list[list[Detection]], truths: list[list[AnnotatedObject]]) -> float:
+    pictures = zip(found, truths, strict=True)
+    return average_precision([matched({0: found}, {0: objects})[0] for found, objects in pictures])
 
 
 def test_grids_come_coarsest_first_with_their_masked_anchors(tmp_path: Path) -> None:
@@ -88,42 +95,44 @@ def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
 
 def test_detections_are_in_pixels_of_their_picture() -> None:
     boxes = np.array([[0, 0.5, 0.5, 1.5]])
-    found = detections_of_picture(boxes, np.array([[0.8, 0.0]]), 3, (100, 200))
+    found = detections_of_picture(boxes, np.array([[0.8, 0.0]]), (100, 200))
     assert found[0][0].box.tolist() == [0, 50, 100, 100]
-    assert found[0][0].picture == 3
     assert found[1] == []
 
 
 def test_average_precision_by_hand() -> None:
     truths = [[_object((0, 0, 10, 10))], [_object((0, 0, 10, 10))]]
-    detections = [
-        _detection(0.9, (0, 0, 10, 10), 0),
-        _detection(0.8, (50, 50, 60, 60), 0),
-        _detection(0.7, (0, 0, 10, 8), 1),
+    found = [
+        [_detection(0.9, (0, 0, 10, 10)), _detection(0.8, (50, 50, 60, 60))],
+        [_detection(0.7, (0, 0, 10, 8))],
     ]
     # Recall 1/2 at precision 1, recall 1 at precision 2/3.
-    assert average_precision(detections, truths) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert _precision(found, truths) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
 def test_a_second_hit_on_one_object_is_wrong_and_a_difficult_one_is_void() -> None:
     box = (0.0, 0.0, 10.0, 10.0)
-    twice = [_detection(0.9, box), _detection(0.8, box), _detection(0.7, (20, 20, 30, 30))]
+    twice = [[_detection(0.9, box), _detection(0.8, box), _detection(0.7, (20, 20, 30, 30))]]
     truths = [[_object(box), _object((20, 20, 30, 30))]]
-    assert average_precision(twice, truths) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert _precision(twice, truths) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     difficult = [[_object(box, difficult=True), _object((20, 20, 30, 30))]]
-    assert average_precision(twice, difficult) == pytest.approx(1.0)
+    assert _precision(twice, difficult) == pytest.approx(1.0)
 
 
-def test_nothing_found_is_zero() -> None:
-    assert average_precision([], [[_object((0, 0, 1, 1))]]) == 0.0
+def test_nothing_found_is_zero_and_a_box_where_nothing_is_is_wrong() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    assert _precision([[]], [[_object(box)]]) == 0.0
+    elsewhere = [[_detection(0.9, box)], [_detection(0.8, box)]]
+    assert _precision(elsewhere, [[], [_object(box)]]) == 0.5
 
 
 def test_only_annotated_classes_are_averaged() -> None:
     box = (0.0, 0.0, 10.0, 10.0)
-    detections = [{0: [_detection(0.9, box)], 1: [_detection(0.9, box)], 2: []}]
-    truths = [[_object(box, "cat"), _object(box, "dog", difficult=True)]]
-    assert mean_average_precision(detections, truths, ("cat", "dog", "cow")) == 100.0
+    found = {0: [_detection(0.9, box)], 1: [_detection(0.9, box)], 2: []}
+    names = ("cat", "dog", "cow")
+    objects = objects_by_class([_object(box, "cat"), _object(box, "dog", difficult=True)], names)
+    assert mean_average_precision([matched(found, objects)]) == 100.0
     with pytest.raises(BadData, match="name bird"):
-        mean_average_precision(detections, [[_object(box, "bird")]], ("cat", "dog", "cow"))
+        objects_by_class([_object(box, "bird")], names)
     with pytest.raises(BadData, match="no object"):
-        mean_average_precision(detections, [[]], ("cat", "dog", "cow"))
+        mean_average_precision([matched(found, {})])

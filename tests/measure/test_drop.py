@@ -6,14 +6,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thinmaps.measure.drop import Drop, expected_drop, foreseen, score_error
+from thinmaps.measure.answer_kinds import expected_drop, score_error
+from thinmaps.measure.drop import Drop, foreseen
 
 
 def synthetic(rng: np.random.Generator, pictures: int, noise: float) -> Drop:
     """Scores of ten classes, and what they lose under independent noise of each score."""
     whole = 3 * rng.standard_normal((pictures, 10))
     ours = whole + noise * rng.standard_normal(whole.shape)
-    lost = [100 * expected_drop(a[None], b[None], 32) for a, b in zip(ours, whole, strict=True)]
+    lost = [100 * expected_drop(a[None], b[None]) for a, b in zip(ours, whole, strict=True)]
     errors = [score_error(a, b) for a, b in zip(ours, whole, strict=True)]
     return Drop(float(np.mean(lost)), 0.0, float(np.mean(errors)), pictures)
 

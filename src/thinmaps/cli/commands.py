@@ -48,6 +48,9 @@ Std = Annotated[str | None, typer.Option(help="Per channel of value/255, a,b,c."
 Order = Annotated[options.Order | None, typer.Option(help="Channels as trained.")]
 Fit = Annotated[options.Fit | None, typer.Option(help="Pictures of other sizes.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Of the input.")]
+Anchors = Annotated[
+    str | None, typer.Option(metavar="FILE.cfg", help="Of a detector: Darknet's configuration.")
+]
 Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where it goes.")]
 
 
@@ -94,12 +97,16 @@ def compress(
         ),
     ] = "avx512",
     max_drop: Annotated[
-        float | None, typer.Option(help="Points that codecs may cost; they are then chosen.")
+        float | None, typer.Option(help="Points that may be lost; codecs are then chosen.")
     ] = None,
     traffic: Annotated[
         str | None, typer.Option(metavar="BYTES", help="A budget for stored bytes moved.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="CSV of the calibration pictures.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Of the calibration pictures: CSV, VOC folder or folder of masks."),
+    ] = None,
+    anchors: Anchors = None,
     names: Annotated[str | None, typer.Option(help="Class names, one per line.")] = None,
     json: Json = False,
 ) -> None:
@@ -114,6 +121,7 @@ def compress(
             calibrate,
             preprocessing=options.preprocessing(mean, std, order, fit),
             labels=labels,
+            anchors=anchors,
             names=read_names(names) if names else (),
             progress=bar,
             size=options.size(size),
@@ -194,15 +202,14 @@ def evaluate(
     model: ThinFile,
     images: Annotated[str, typer.Option(help="A folder of pictures, .npy or .npz.")],
     labels: Annotated[
-        str | None, typer.Option(help="CSV with filename,class_index; for detect the VOC folder.")
+        str | None,
+        typer.Option(help="CSV with filename,class_index, VOC folder or folder of masks."),
     ] = None,
     task: Annotated[Literal["classify", "detect", "segment"], typer.Option()] = "classify",
     reference: Annotated[
         str | None, typer.Option("--float", metavar="MODEL.onnx", help="To compare with.")
     ] = None,
-    anchors: Annotated[
-        str | None, typer.Option(metavar="FILE.cfg", help="For detect: Darknet's configuration.")
-    ] = None,
+    anchors: Anchors = None,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:

@@ -58,12 +58,7 @@ def show_report(model: Model, as_json: bool) -> None:
     if model.front:
         print_table(show.front_table(model.front))
     if model.drop is not None:
-        # Rate control leaves a front, and judges by what `measure/drop.py` expects.
-        else_by = "as the float network expects it" if model.front else "100 % less the agreement"
-        say(
-            f"drop against the float network on held-out pictures: {percent(model.drop)} "
-            f"(points of top-1 where --labels were given, else {else_by})"
-        )
+        say(f"drop on held-out pictures: {percent(model.drop)}; what is counted, the notes say")
 
 
 def show_predictions(found: Predictions, as_json: bool) -> None:

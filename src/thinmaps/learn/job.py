@@ -44,7 +44,7 @@ from thinmaps.learn.weights.maps import FLOAT_BITS
 from thinmaps.learn.weights.recipe import RecipeResult, phase_options
 from thinmaps.measure.accuracy import agreement
 from thinmaps.measure.answers import final_outputs
-from thinmaps.measure.evaluate import labelled_pictures
+from thinmaps.measure.truths import labelled_pictures
 from thinmaps.measure.words import percent, three_digits, times
 from thinmaps.plan.build import build
 from thinmaps.prepared import preprocessing_for

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadData, BadPicture
+from thinmaps.measure.labels import VOID
 
 Answer = Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
 Item = TypeVar("Item")
@@ -57,22 +58,27 @@ class Classification:
 
 @dataclass(frozen=True)
 class Detections:
-    """mAP@0.5 of a detector; the float network's is None without it."""
+    """mAP@0.5 of a detector; what needs the float network is None without it."""
 
     pictures: int
     skipped: tuple[str, ...]
     map50: float
     float_map50: float | None = None
     drop: float | None = None
+    drop_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Share of pixels whose strongest class is the float network's."""
+    """Share of pixels whose strongest class is the float network's; with masks, mean IoU."""
 
     pictures: int
     skipped: tuple[str, ...]
     pixel_agreement: float
+    mean_iou: float | None = None
+    float_mean_iou: float | None = None
+    drop: float | None = None
+    drop_interval: Interval | None = None
 
 
 def judge_all(
@@ -192,27 +198,85 @@ def paired_interval(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Inte
     return Interval(100 * (middle - half), 100 * (middle + half))
 
 
+def class_map(scores: NDArray[Any]) -> NDArray[np.intp]:
+    """The strongest class of every pixel `(h, w)` of scores `(1, c, h, w)`, or of indices.
+
+    Raises:
+        BadData: they are neither.
+    """
+    if scores.dtype.kind in "iu" and scores.size == math.prod(scores.shape[-2:]):
+        return scores.reshape(scores.shape[-2:]).astype(np.intp)
+    if scores.ndim != 4 or scores.shape[0] != 1:
+        raise BadData(
+            f"segmentation compares score maps (1, c, h, w) or maps of class indices, got "
+            f"{scores.dtype} {scores.shape}"
+        )
+    return np.asarray(scores[0].argmax(axis=0))
+
+
 def equal_pixels(scores: NDArray[Any], float_scores: NDArray[Any]) -> float:
     """Share (0..1) of pixels of `(1, c, h, w)` scores with the same strongest class.
 
     Raises:
         BadData: the two are not score maps of the same shape.
     """
-    if scores.ndim != 4 or scores.shape != float_scores.shape:
+    if scores.shape != float_scores.shape:
         raise BadData(
-            f"segmentation compares score maps (1, c, h, w), got {scores.shape} and, from the "
+            f"segmentation compares score maps of one shape, got {scores.shape} and, from the "
             f"float network, {float_scores.shape}"
         )
-    return float(np.mean(scores.argmax(axis=1) == float_scores.argmax(axis=1)))
+    return float(np.mean(class_map(scores) == class_map(float_scores)))
+
+
+def pixel_counts(classes: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Of each class 0..255: pixels in answer and mask, in either, and in the mask, `(3, 256)`.
+
+    Pixels that the mask leaves void count nowhere; the answer's classes end at 254.
+
+    >>> pixel_counts(np.array([[0, 0, 1]]), np.array([[0, 1, 255]], np.uint8))[:, :2].tolist()
+    [[1, 0], [2, 1], [1, 1]]
+    """
+    asked = mask != VOID
+    of_answer = np.bincount(classes[asked], minlength=VOID + 1)[: VOID + 1]
+    of_mask = np.bincount(mask[asked], minlength=VOID + 1)
+    both = np.bincount(mask[asked & (classes == mask)], minlength=VOID + 1)
+    return np.stack((both, of_answer + of_mask - both, of_mask))
+
+
+def mean_iou(counts: NDArray[np.int64]) -> float:
+    """Mean over the classes of the masks, in percent; `counts` as above, summed over pictures."""
+    both, either, of_mask = counts
+    named = of_mask > 0
+    return 100 * float(np.mean(both[named] / either[named])) if named.any() else 0.0
+
+
+def is_score_map(scores: NDArray[Any], input_height: int) -> bool:
+    """Whether an output says something of every pixel: scores, or class indices.
+
+    Score maps have more than an eighth of the input's height; coarser ones are a detector's grids.
+    """
+    if scores.dtype.kind in "iu":
+        return scores.ndim > 2 and scores.size == math.prod(scores.shape[-2:])
+    tall = scores.ndim == 4 and 8 * scores.shape[2] > input_height
+    return tall and scores.shape[1] not in (1, 3)
+
+
+def explained(values: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share (0..1) of the reference's variance that `values` explain.
+
+    That is `1 - sum (a - b)^2 / sum (b - mean b)^2`, and never less than 0.
+    """
+    error = float(np.square(values - reference, dtype=np.float64).sum())
+    variance = float(np.square(reference - reference.mean(), dtype=np.float64).sum())
+    return max(0.0, 1 - error / variance) if variance else float(error == 0)
 
 
 def agreement(scores: NDArray[Any], reference: NDArray[Any], input_height: int) -> float:
     """Share (0..1) in which two answers say the same, whatever kind of answer they are.
 
-    Class scores: 1 where the best class is the same, else 0. Score maps `(1, c, h, w)` of more
-    than an eighth of the input's height: pixels of the same strongest class. Pictures (1 or 3
-    channels), the coarse grids of detectors and all else: the share of the reference's variance
-    that is explained, `1 - sum (a - b)^2 / sum (b - mean b)^2`, and never less than 0.
+    Class scores: 1 where the best class is the same, else 0. Score maps: pixels of the same
+    strongest class. Pictures (1 or 3 channels), the coarse grids of detectors and all else: the
+    share of the reference's variance that is explained.
 
     Raises:
         BadData: the two have different shapes.
@@ -223,9 +287,6 @@ def agreement(scores: NDArray[Any], reference: NDArray[Any], input_height: int) 
         )
     if scores.size == max(scores.shape):
         return float(best(scores)[0] == best(reference)[0])
-    is_map = scores.ndim == 4 and scores.shape[1] not in (1, 3)
-    if is_map and 8 * scores.shape[2] > input_height:
+    if is_score_map(scores, input_height):
         return equal_pixels(scores, reference)
-    error = float(np.square(scores - reference, dtype=np.float64).sum())
-    variance = float(np.square(reference - reference.mean(), dtype=np.float64).sum())
-    return max(0.0, 1 - error / variance) if variance else float(error == 0)
+    return explained(scores, reference)

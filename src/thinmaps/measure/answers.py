@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.errors import BadArgument
 from thinmaps.file import Model
 from thinmaps.graph.tail import evaluate as evaluate_tail
 from thinmaps.measure.accuracy import Answer
 from thinmaps.quant import dequantise
 from thinmaps.run.engine import Engine
+from thinmaps.types import Preprocessing
 
 Array = NDArray[Any]
 
@@ -38,3 +40,28 @@ def final_outputs(model: Model, maps: Mapping[str, Array]) -> dict[str, Array]:
         for name, values in maps.items()
     }
     return evaluate_tail(model.tail, real) if model.tail.outputs else real
+
+
+def blank_outputs(model: Model) -> list[Array]:
+    """What the model file's outputs look like: those of last maps of zeros."""
+    specs = model.plan.source.maps
+    zeros = {
+        name: np.zeros(specs[name].shape, specs[name].dtype) for name in model.plan.source.outputs
+    }
+    return list(final_outputs(model, zeros).values())
+
+
+def picture_input(model: Model) -> tuple[tuple[int, int, int], Preprocessing]:
+    """Shape and preprocessing of the one picture that the network takes.
+
+    Raises:
+        BadArgument: it takes several inputs, or arrays.
+    """
+    source = model.plan.source
+    if len(source.inputs) != 1 or model.preprocessing is None:
+        raise BadArgument(
+            f"answers are judged one picture at a time, but this network takes "
+            f"{len(source.inputs)} input(s) {', '.join(source.inputs)}"
+            f"{'' if model.preprocessing else ' as arrays'}"
+        )
+    return source.maps[source.inputs[0]].shape, model.preprocessing

@@ -20,10 +20,10 @@ Only classes that occur in the annotations are averaged; difficult objects count
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +60,24 @@ class YoloGrid:
 class Detection(NamedTuple):
     """One found object; the box is (left, top, right, bottom) in pixels of its picture."""
 
-    picture: int
     score: float
     box: FloatArray
+
+
+Found: TypeAlias = Mapping[int, Sequence[Detection]]  # of one picture, by class index, best first
+Objects: TypeAlias = Mapping[int, Sequence[AnnotatedObject]]  # likewise
+
+
+class Matched(NamedTuple):
+    """What a precision-recall curve needs of one class in one picture.
+
+    `scores` and `right` are of the detections that count, best first; `wanted` are the objects that
+    are to be found.
+    """
+
+    scores: FloatArray
+    right: NDArray[np.bool_]
+    wanted: int
 
 
 def read_yolo_grids(path: str | Path) -> tuple[YoloGrid, ...]:
@@ -179,7 +194,7 @@ def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
 
 
 def detections_of_picture(
-    boxes: FloatArray, scores: FloatArray, picture: int, picture_size: tuple[int, int]
+    boxes: FloatArray, scores: FloatArray, picture_size: tuple[int, int]
 ) -> dict[int, list[Detection]]:
     """By class index: what stays of relative boxes after thresholding and suppression."""
     height, width = picture_size
@@ -188,73 +203,85 @@ def detections_of_picture(
     for index in range(scores.shape[1]):
         likely = np.flatnonzero(scores[:, index] > LOWEST_SCORE)
         kept = likely[keep_best(pixels[likely], scores[likely, index])]
-        found[index] = [Detection(picture, float(scores[i, index]), pixels[i]) for i in kept]
+        found[index] = [Detection(float(scores[i, index]), pixels[i]) for i in kept]
     return found
 
 
-def average_precision(
-    detections: Sequence[Detection], truths: Sequence[Sequence[AnnotatedObject]]
-) -> float:
-    """Area under the precision-recall curve of one class, 0..1.
+def objects_by_class(
+    objects: Sequence[AnnotatedObject], class_names: Sequence[str]
+) -> dict[int, list[AnnotatedObject]]:
+    """The objects of one picture by class index.
 
-    `truths[p]` are the objects of that class in picture `p`. The best overlapping object decides:
-    first hit is right, further hits are wrong, a difficult object makes the detection void.
+    Raises:
+        BadData: an object that is asked for is of a class that the network does not have.
     """
-    wanted = sum(not item.difficult for objects in truths for item in objects)
-    outcomes = _outcomes(sorted(detections, key=lambda d: -d.score), truths)
-    judged = np.array([hit for hit in outcomes if hit is not None], bool)
-    if wanted == 0 or judged.size == 0:
+    unknown = sorted({o.class_name for o in objects if not o.difficult} - set(class_names))
+    if unknown:
+        raise BadData(
+            f"the annotations name {', '.join(unknown)}, the network finds {', '.join(class_names)}"
+        )
+    found: dict[int, list[AnnotatedObject]] = {}
+    for each in objects:
+        if each.class_name in class_names:
+            found.setdefault(class_names.index(each.class_name), []).append(each)
+    return found
+
+
+def matched(found: Found, objects: Objects) -> dict[int, Matched]:
+    """Detections of one picture against its objects, by class index.
+
+    The best overlapping object decides: the first hit is right, further hits are wrong, a difficult
+    object makes the detection void.
+    """
+    return {
+        index: _matched(found.get(index, ()), objects.get(index, ()))
+        for index in found.keys() | objects.keys()
+    }
+
+
+def _matched(found: Sequence[Detection], objects: Sequence[AnnotatedObject]) -> Matched:
+    """One class."""
+    boxes = np.array([item.box for item in objects], float).reshape(-1, 4)
+    taken: set[int] = set()
+    scores, right = [], []
+    for detection in sorted(found, key=lambda d: -d.score):
+        overlaps = overlap(detection.box, boxes)
+        best = int(np.argmax(overlaps)) if objects else 0
+        hit = bool(objects) and overlaps[best] >= MATCHING_OVERLAP
+        if hit and objects[best].difficult:
+            continue
+        scores.append(detection.score)
+        right.append(hit and best not in taken)
+        if hit:
+            taken.add(best)
+    wanted = sum(not item.difficult for item in objects)
+    return Matched(np.array(scores, float), np.array(right, bool), wanted)
+
+
+def average_precision(pictures: Sequence[Matched]) -> float:
+    """Area under the precision-recall curve of one class over all pictures, 0..1."""
+    wanted = sum(picture.wanted for picture in pictures)
+    scores = np.concatenate([picture.scores for picture in pictures] or [np.zeros(0)])
+    if wanted == 0 or scores.size == 0:
         return 0.0
-    right = np.cumsum(judged)
+    best_first = np.argsort(-scores, kind="stable")
+    right = np.cumsum(np.concatenate([picture.right for picture in pictures])[best_first])
     recall = np.concatenate(([0.0], right / wanted))
-    precision = right / np.arange(1, judged.size + 1)
+    precision = right / np.arange(1, right.size + 1)
     # The envelope: the best precision at this recall or any larger one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall) * envelope))
 
 
-def _outcomes(
-    detections: Sequence[Detection], truths: Sequence[Sequence[AnnotatedObject]]
-) -> Iterator[bool | None]:
-    """Right, wrong or void (None), best score first."""
-    taken: set[tuple[int, int]] = set()
-    for detection in detections:
-        objects = truths[detection.picture]
-        if not objects:
-            yield False
-            continue
-        overlaps = overlap(detection.box, np.array([item.box for item in objects], float))
-        best = int(np.argmax(overlaps))
-        if overlaps[best] < MATCHING_OVERLAP:
-            yield False
-        elif objects[best].difficult:
-            yield None
-        else:
-            yield (detection.picture, best) not in taken
-            taken.add((detection.picture, best))
-
-
-def mean_average_precision(
-    detections: Sequence[dict[int, list[Detection]]],
-    truths: Sequence[Sequence[AnnotatedObject]],
-    class_names: Sequence[str],
-) -> float:
-    """mAP@0.5 in percent, over the classes that occur in `truths` with an object to find.
+def mean_average_precision(pictures: Sequence[Mapping[int, Matched]]) -> float:
+    """mAP@0.5 in percent, over the classes with an object to find.
 
     Raises:
-        BadData: the annotations name a class that the network does not have, or no object.
+        BadData: there is no object to find.
     """
-    asked = sorted({o.class_name for objects in truths for o in objects if not o.difficult})
-    unknown = [name for name in asked if name not in class_names]
-    if unknown or not asked:
-        raise BadData(
-            f"the annotations name {', '.join(unknown) or 'no object'}, the network finds "
-            f"{', '.join(class_names)}"
-        )
-    precisions = []
-    for name in asked:
-        index = class_names.index(name)
-        of_class = [[o for o in objects if o.class_name == name] for objects in truths]
-        found = [d for picture in detections for d in picture[index]]
-        precisions.append(average_precision(found, of_class))
-    return 100 * float(np.mean(precisions))
+    wanted = sorted({i for picture in pictures for i, each in picture.items() if each.wanted})
+    if not wanted:
+        raise BadData("the annotations name no object, so there is nothing to find")
+    return 100 * float(
+        np.mean([average_precision([p[i] for p in pictures if i in p]) for i in wanted])
+    )

@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """`DropMeter`: what plan after plan costs in answers, on pictures whose float answers are kept.
 
-With labels the drop is in points of top-1. Without them it is in points that the float network
-itself expects to lose: for class scores the mean of `p(its class) - p(our class)`, with `p` the
-softmax of the float network's scores, which is 0 where both answers agree and small where the float
-network is in two minds; for score maps, pictures and grids 100 less the agreement.
+What a point is depends on the answers (`measure/answer_kinds.py`). With labels it is one of top-1,
+of mAP@0.5 or of mean IoU. Without them class scores lose what the float network itself expects to
+lose: the mean of `p(its class) - p(our class)`, with `p` the softmax of the float network's scores,
+which is 0 where both answers agree and small where the float network is in two minds. Boxes and
+pixels lose agreement with the float network, counted from that of the uint8 network.
 
-Ours, the second: a disagreement is no error, half of them are none for a classifier in doubt, so
-that `100 - agreement` of the uint8 network alone is often 2 or 3 points where labels find 0. It is
-the expected top-1 drop if the float network's probabilities are calibrated.
+Ours, the one for class scores: a disagreement is no error, half of them are none for a classifier
+in doubt, so that `100 - agreement` of the uint8 network alone is often 2 or 3 points where labels
+find 0. It is the expected top-1 drop if the float network's probabilities are calibrated.
 
 Few pictures count badly: on 200 of them one changed answer is half a point. How far scores are off
 is known much better, and the drop grows about as their mean squared error does. So `foreseen`
 carries a count on many pictures over to others by the ratio of both errors. ResNet-20 for CIFAR-10,
 200 of 1,000 training pictures held out at random, 200 times: where 2,000 pictures lose 1.05 points,
-counts on the 200 were 1.05 with a standard deviation of 0.43, what is foreseen 1.07 with 0.16.
+counts on the 200 were 1.05 with a standard deviation of 0.43, what is foreseen 1.07 with 0.16. For
+boxes the error is that of the grids. Pixels are so many that what was counted stands as it is.
 
 Cost: the float network once per picture when the meter is made; then one run of the engine per
 picture and plan, on fewer pictures where a plan is far beyond what is allowed. Holds the fitted
-pictures and float answers.
+pictures and what is compared of the float answers: scores, grids, or one class per pixel.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +35,16 @@ from numpy.typing import NDArray
 from thinmaps.calibrate.picture_set import PictureSet, network_values
 from thinmaps.errors import BadData, BadPicture
 from thinmaps.file import Model
-from thinmaps.measure.accuracy import NORMAL_95, Answer, agreement, best, judge_class
-from thinmaps.measure.answers import thin_answer
+from thinmaps.measure.accuracy import NORMAL_95, Answer
+from thinmaps.measure.answer_kinds import AnswerKind, Known, Seen, kind_of
+from thinmaps.measure.answers import blank_outputs, picture_input, thin_answer
 
 Progress = Callable[[str, int, int], None]
 
-# Pictures that show enough of a plan that loses far too much: these, and a mean that passes what is
-# allowed by so many of its standard errors, so that looking after every picture misjudges none.
+# Pictures that show enough of a plan that loses far too much: these, and points that pass what is
+# allowed by so many of their standard errors, so that looking again and again misjudges none.
 FEWEST_PICTURES = 64
+LOOK_EVERY = 16
 CLEAR_ERRORS = 4
 
 
@@ -50,7 +53,7 @@ class Drop:
     """Points that `pictures` lose on average, with half the width of the 95 % interval of that.
 
     `score_error` is the mean squared error of class scores, each picture's less their mean, which
-    no answer depends on; None where the answers are no class scores.
+    no answer depends on, or of a detector's grids; None for other answers.
     """
 
     points: float
@@ -68,7 +71,7 @@ def foreseen(seen: Drop, held_out: Drop) -> float:
     """Points that pictures like the held-out ones lose, by what was counted on them and on others.
 
     Each count has the weight of its pictures; that of the others is carried over by the ratio of
-    the scores' errors. Without class scores, what was counted on the held-out ones.
+    the scores' errors. Where there are none, what was counted on the held-out ones.
 
     >>> foreseen(Drop(1.0, 0.4, 0.50, 300), Drop(0.0, 1.0, 0.75, 100))
     1.125
@@ -80,13 +83,18 @@ def foreseen(seen: Drop, held_out: Drop) -> float:
     return (carried * seen.pictures + held_out.points * held_out.pictures) / both
 
 
+def answer_kind(model: Model, known: Known) -> AnswerKind:
+    """The kind of the model's answers; refuses what does not go with what is `known`, see there."""
+    shape, preprocessing = picture_input(model)
+    return kind_of(blank_outputs(model), shape[:2], known, crops=preprocessing.fit == "crop")
+
+
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """A picture as the network gets it, what the float network says, and the right class."""
+    """A picture as the network gets it, and what its answer is compared with."""
 
     fitted: NDArray[np.uint8]
-    whole: NDArray[Any]
-    label: int | None
+    kept: Any
 
 
 class DropMeter:
@@ -97,93 +105,77 @@ class DropMeter:
         model: Model,
         reference: Answer,
         pictures: PictureSet,
-        classes: Sequence[int] | None = None,
+        known: Known = Known(),  # noqa: B008  (frozen)
+        *,
+        beside_uint8: bool = False,
+        progress: Progress | None = None,
     ) -> None:
-        """Ask the float network `reference` about every picture; `classes` are of the whole set.
+        """Ask the float network `reference` about every picture; `known` is of the whole set.
 
-        `model` says how pictures are fitted.
+        `model` says how pictures are fitted. With `beside_uint8` it is the uint8 network that
+        points of agreement are counted from.
 
         Raises:
-            BadData: not one picture can be opened.
+            BadArgument: the answers cannot be compared with what is known.
+            BadData: not one picture can be opened, or labels do not fit the answers.
         """
-        assert model.preprocessing is not None
-        (name,) = model.plan.source.inputs
-        self.shape = model.plan.source.maps[name].shape
+        shape, preprocessing = picture_input(model)
+        self.kind = answer_kind(model, known)
+        self.skipped: list[str] = []
+        self.beside_uint8 = beside_uint8 and self.kind.beside_uint8
+        own = thin_answer(model) if self.beside_uint8 else None
         self.cases: list[_Case] = []
-        reasons = []
-        for index in pictures.indices:
+        for done, index in enumerate(pictures.indices, 1):
             try:
                 picture = pictures.load(index)
+                fitted = network_values(pictures.names[index], picture, shape, preprocessing)
             except BadPicture as refusal:
-                reasons.append(str(refusal))
+                self.skipped.append(str(refusal))
                 continue
-            fitted = network_values(pictures.names[index], picture, self.shape, model.preprocessing)
-            label = None if classes is None else classes[index]
-            self.cases.append(_Case(fitted, np.asarray(reference(fitted)[0]), label))
-        if not self.cases:
-            first = f"; the first: {reasons[0]}" if reasons else ""
-            raise BadData(f"none of {len(pictures)} pictures can be used{first}")
+            whole = reference(fitted)
+            truth = None if known.truths is None else known.truths[index]
+            seen = Seen(whole, own(fitted) if own else whole, truth, picture.shape[:2])
+            self.cases.append(_Case(fitted, self.kind.case(seen)))
+            if progress:
+                progress("checking", done, len(pictures))
+
+    @property
+    def points_are(self) -> str:
+        """The sentence that says what is counted."""
+        beside = ", beyond what the uint8 network alone loses" if self.beside_uint8 else ""
+        return f"points of drop are of {self.kind.points_of}{beside}"
 
     def drop(self, model: Model, allowed: float | None = None) -> Drop:
         """What `model` loses; points below 0 where it is better.
 
         Where it clearly loses more than the points `allowed`, how many is not found out: the rest
         of the pictures is left.
+
+        Raises:
+            BadData: not one picture could be opened.
         """
+        if not self.cases:
+            first = f"; the first: {self.skipped[0]}" if self.skipped else ""
+            raise BadData(f"none of {len(self.skipped)} pictures can be used{first}")
         answer = thin_answer(model)
-        lost, errors = [], []
+        records: list[Any] = []
+        errors: list[float] = []
         for case in self.cases:
-            ours = np.asarray(answer(case.fitted)[0])
-            lost.append(100 * self._of(ours, case))
-            if ours.size == max(ours.shape):
-                errors.append(score_error(ours, case.whole))
-            if allowed is not None and clearly_above(lost, allowed):
+            ours = answer(case.fitted)
+            records.append(self.kind.record(ours, case.kept))
+            error = self.kind.error(ours, case.kept)
+            errors.extend([] if error is None else [error])
+            looks = len(records) >= FEWEST_PICTURES and len(records) % LOOK_EVERY == 0
+            if allowed is not None and looks and self._clearly_above(records, allowed):
                 break
         return Drop(
-            float(np.mean(lost)),
-            NORMAL_95 * float(np.std(lost)) / math.sqrt(len(lost)),
+            self.kind.points(records),
+            NORMAL_95 * self.kind.standard_error(records),
             float(np.mean(errors)) if errors else None,
-            len(lost),
+            len(records),
         )
 
-    def _of(self, ours: NDArray[Any], case: _Case) -> float:
-        if case.label is not None:
-            verdict = judge_class(ours, case.whole, case.label)
-            return float(verdict.float_place == 0) - float(verdict.place == 0)
-        return expected_drop(ours, case.whole, self.shape[0])
-
-
-def clearly_above(lost: Sequence[float], allowed: float) -> bool:
-    """Whether the mean of what pictures lose passes `allowed`, whatever others will show.
-
-    >>> clearly_above([0.0, 100.0] * 32, 20.0), clearly_above([0.0, 100.0] * 32, 30.0)
-    (True, False)
-    """
-    if len(lost) < FEWEST_PICTURES:
-        return False
-    error = float(np.std(lost)) / math.sqrt(len(lost))
-    return float(np.mean(lost)) - CLEAR_ERRORS * error > allowed
-
-
-def score_error(ours: NDArray[Any], whole: NDArray[Any]) -> float:
-    """Mean squared difference of class scores, less what is common to all classes.
-
-    >>> score_error(np.array([2.0, 4.0]), np.array([1.0, 1.0]))
-    1.0
-    """
-    return float(np.var(ours.reshape(-1).astype(np.float64) - whole.reshape(-1)))
-
-
-def expected_drop(ours: NDArray[Any], whole: NDArray[Any], input_height: int) -> float:
-    """Share of a right answer (0..1) that the float network expects to lose on one picture.
-
-    >>> round(expected_drop(np.array([0.0, 1.0, 9.0]), np.array([0.0, 1.0, 0.9]), 224), 2)
-    0.04
-    """
-    agreed = agreement(ours, whole, input_height)
-    if whole.size != max(whole.shape) or agreed == 1:
-        return 1 - agreed
-    scores = np.asarray(whole, np.float64).reshape(-1)
-    odds = np.exp(scores - scores.max())
-    chosen, right = odds[best(ours)[0]], odds[best(scores)[0]]
-    return float((right - chosen) / odds.sum())
+    def _clearly_above(self, records: Sequence[Any], allowed: float) -> bool:
+        """Whether the points pass `allowed`, whatever other pictures will show."""
+        sure = self.kind.points(records) - CLEAR_ERRORS * self.kind.standard_error(records)
+        return sure > allowed

@@ -3,7 +3,7 @@
 
     classify   top-1 and top-5 in percent; agreement with the float network
     detect     mAP@0.5 in percent, of a YOLO head whose anchors a Darknet .cfg gives
-    segment    percent of pixels whose strongest class is the float network's
+    segment    percent of pixels whose strongest class is the float network's; mean IoU with masks
 
 The float network is the one whose path and SHA-256 the .thin file records, or another by request.
 Where it is gone or has changed, what depends on it is left out, and a sentence says so. Pictures
@@ -13,41 +13,51 @@ that cannot be opened are skipped and counted.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
-from thinmaps.errors import BadArgument, BadData, BadPicture, MissingExtra
+from thinmaps.calibrate.picture_set import PictureSet, network_values
+from thinmaps.errors import BadArgument, BadData, MissingExtra
 from thinmaps.file import Model
 from thinmaps.measure.accuracy import (
+    NORMAL_95,
     Answer,
     Classification,
     ClassVerdict,
     Detections,
+    Interval,
     Segmentation,
-    agreement,
+    class_map,
     classification,
     equal_pixels,
     judge_all,
     judge_class,
+    mean_iou,
+    pixel_counts,
 )
-from thinmaps.measure.answers import thin_answer
+from thinmaps.measure.answer_kinds import (
+    WHOLE_PICTURES,
+    AnswerKind,
+    Boxes,
+    Known,
+    MaskedPixels,
+    Seen,
+)
+from thinmaps.measure.answers import picture_input, thin_answer
 from thinmaps.measure.detection import (
     VOC_CLASSES,
-    Detection,
-    YoloGrid,
-    decode_grids,
-    detections_of_picture,
+    Matched,
     mean_average_precision,
     read_yolo_grids,
 )
-from thinmaps.measure.labels import AnnotatedPicture, read_annotations, read_labels
+from thinmaps.measure.drop import DropMeter
+from thinmaps.measure.labels import AnnotatedPicture, Mask, read_annotations
+from thinmaps.measure.truths import Truth, labelled_pictures, pictures_with_truths
 from thinmaps.run.pictures import load_picture
 from thinmaps.types import Preprocessing
 
@@ -108,7 +118,7 @@ def evaluate(
         model: takes one picture.
         images: a folder of pictures, or an .npy or .npz file of them.
         labels: for classify a CSV file with filename,class_index (an .npz may hold `label`
-            instead); for detect the folder of VOC annotations.
+            instead); for detect the folder of VOC annotations; for segment one of masks.
         task: which answers the network gives.
         reference: the float network, if not the one that the model records.
         anchors: for detect, the Darknet configuration.
@@ -120,14 +130,14 @@ def evaluate(
         BadData: labels or pictures cannot be used; not one picture can be opened.
         BadModel: the float network cannot be run, or has other outputs.
     """
-    shape, preprocessing = _picture_input(model)
+    shape, preprocessing = picture_input(model)
     float_answer, note = _reference_answer(model, reference, shape, preprocessing)
     subjects = Subjects(thin_answer(model, threads), float_answer, shape, preprocessing)
     if task == "detect":
         names = model.labels or VOC_CLASSES
         return Evaluation(_detect(subjects, images, labels, anchors, names, progress), note)
     if task == "segment":
-        return Evaluation(_segment(subjects, images, note, progress))
+        return Evaluation(_segment(subjects, images, labels, note, progress), note)
     return Evaluation(_classify(subjects, images, labels, progress), note)
 
 
@@ -155,55 +165,28 @@ def drop_of(
     model: Model,
     reference: onnx.ModelProto,
     pictures: PictureSet,
-    classes: tuple[int, ...] | None = None,
+    known: Known = Known(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> tuple[float | None, tuple[str, ...]]:
-    """What compressing cost, on the held-out fifth of the calibration pictures.
+    """What compressing cost, on the held-out fifth of the calibration pictures, and words on it.
 
-    With `classes` (one for every name of the set) points of top-1; else 100 less the agreement
-    with the float network `reference`, see `accuracy.agreement`. None where not one of these
-    pictures can be opened; the sentences say which could not.
+    In the points of `measure/drop.py`, all counted from the float network `reference`. None where
+    not one of these pictures can be opened; the sentences say which could not.
     """
     from thinmaps.measure.float_model import FloatModel  # needs ONNX Runtime, this does not
 
-    shape, preprocessing = _picture_input(model)
-    subjects = Subjects(
-        thin_answer(model), FloatModel(reference, preprocessing, shape[:2]), shape, preprocessing
-    )
-    held_out = pictures.held_out()
-
-    def judge(index: int) -> float:
-        thin, whole = subjects.both(pictures.names[index], pictures.load(index))
-        assert whole is not None
-        if classes is None:
-            return 1 - agreement(thin, whole, shape[0])
-        verdict = judge_class(thin, whole, classes[index])
-        return float(verdict.float_place == 0) - float(verdict.place == 0)
-
-    drops: list[float] = []
-    skipped: list[str] = []
-    for index in _counted(held_out.indices, progress, "checking"):
-        try:
-            drops.append(judge(index))
-        except BadPicture as refusal:
-            skipped.append(str(refusal))
+    shape, preprocessing = picture_input(model)
+    whole = FloatModel(reference, preprocessing, shape[:2])
+    meter = DropMeter(model, whole, pictures.held_out(), known, progress=progress)
+    skipped = meter.skipped
     missed = (
-        [f"checked on {len(drops)} pictures, {len(skipped)} skipped: {skipped[0]}"]
+        (f"checked on {len(meter.cases)} pictures, {len(skipped)} skipped: {skipped[0]}",)
         if skipped
-        else []
+        else ()
     )
-    return 100 * float(np.mean(drops)) if drops else None, tuple(missed)
-
-
-def _picture_input(model: Model) -> tuple[tuple[int, int, int], Preprocessing]:
-    """Shape and preprocessing of the one picture that the network takes."""
-    source = model.plan.source
-    if len(source.inputs) != 1 or model.preprocessing is None:
-        raise BadArgument(
-            f"eval shows one picture at a time, but this network takes {len(source.inputs)} "
-            f"input(s) {', '.join(source.inputs)}{'' if model.preprocessing else ' as arrays'}"
-        )
-    return source.maps[source.inputs[0]].shape, model.preprocessing
+    if not meter.cases:
+        return None, missed
+    return meter.drop(model).points, (meter.points_are, *missed)
 
 
 def find_reference(model: Model, given: str | Path | None) -> tuple[Path | None, str | None]:
@@ -224,25 +207,6 @@ def find_reference(model: Model, given: str | Path | None) -> tuple[Path | None,
     return path, None
 
 
-def labelled_pictures(
-    images: str | Path, labels: str | Path | None
-) -> tuple[PictureSet, tuple[int, ...] | None]:
-    """The pictures to judge and their classes, if any are known."""
-    if labels is not None:
-        rows = read_labels(labels, images)
-        names = [row.path.name for row in rows]
-        pictures = PictureSet.of_all(names, lambda index: load_picture(rows[index].path))
-        return pictures, tuple(row.class_index for row in rows)
-    pictures = open_pictures(images)
-    if Path(images).suffix.lower() != ".npz":
-        return pictures, None
-    with np.load(images) as arrays:
-        found = next((arrays[key] for key in ("label", "labels") if key in arrays.files), None)
-    if found is not None and (found.shape != (len(pictures),) or found.dtype.kind not in "iu"):
-        raise BadData(f"{images}: {len(pictures)} pictures, labels {found.dtype} {found.shape}")
-    return pictures, None if found is None else tuple(int(index) for index in found)
-
-
 def _classify(
     subjects: Subjects, images: str | Path, labels: str | Path | None, progress: Progress | None
 ) -> Classification:
@@ -257,23 +221,62 @@ def _classify(
 
 
 def _segment(
-    subjects: Subjects, images: str | Path, note: str | None, progress: Progress | None
+    subjects: Subjects,
+    images: str | Path,
+    labels: str | Path | None,
+    note: str | None,
+    progress: Progress | None,
 ) -> Segmentation:
-    """Equal strongest classes, pixel by pixel."""
+    """Equal strongest classes, pixel by pixel; with masks mean IoU of both networks."""
     if subjects.reference is None:
         raise BadArgument(f"segmentation is compared with the float network; {note}")
-    pictures = open_pictures(images)
+    pictures, truths = pictures_with_truths(images, labels)
+    masks = _masks(truths, subjects.preprocessing)
 
-    def judge(index: int) -> float:
+    def judge(index: int) -> tuple[float, NDArray[np.int64] | None]:
         thin, whole = subjects.both(pictures.names[index], pictures.load(index))
         assert whole is not None
-        return equal_pixels(thin, whole)
+        share = equal_pixels(thin, whole)
+        if masks is None:
+            return share, None
+        ours, theirs = class_map(thin), class_map(whole)
+        mask = masks[index].classes(*ours.shape)
+        return share, np.stack((pixel_counts(theirs, mask), pixel_counts(ours, mask)))
 
-    shares, skipped = judge_all(_counted(range(len(pictures)), progress), judge)
-    return Segmentation(len(shares), skipped, 100 * float(np.mean(shares)))
+    judged, skipped = judge_all(_counted(range(len(pictures)), progress), judge)
+    agreed = 100 * float(np.mean([share for share, _ in judged]))
+    counts = [count for _, count in judged if count is not None]
+    if not counts:
+        return Segmentation(len(judged), skipped, agreed)
+    kind = MaskedPixels()
+    theirs, ours = (mean_iou(total) for total in np.sum(counts, axis=0))
+    drop, interval = _with_interval(kind, counts)
+    return Segmentation(len(judged), skipped, agreed, ours, theirs, drop, interval)
 
 
-Found = dict[int, list[Detection]]
+def _masks(
+    truths: tuple[Truth, ...] | None, preprocessing: Preprocessing
+) -> tuple[Mask, ...] | None:
+    """Masks, or None without labels.
+
+    Raises:
+        BadData: the labels are others.
+        BadArgument: pictures are cropped.
+    """
+    if truths is None:
+        return None
+    masks = tuple(each for each in truths if isinstance(each, Mask))
+    if len(masks) != len(truths):
+        raise BadData("segmentation is scored against a folder of masks (*.png), got other labels")
+    if preprocessing.fit == "crop":
+        raise BadArgument(WHOLE_PICTURES)
+    return masks
+
+
+def _with_interval(kind: AnswerKind, records: Sequence[Any]) -> tuple[float, Interval]:
+    """Points lost, and their 95 % interval."""
+    points, half = kind.points(records), NORMAL_95 * kind.standard_error(records)
+    return points, Interval(points - half, points + half)
 
 
 def _detect(
@@ -291,43 +294,24 @@ def _detect(
             "configuration with the anchors (--anchors FILE.cfg)"
         )
     if subjects.preprocessing.fit == "crop":
-        raise BadArgument(
-            "boxes refer to the whole picture, but this file crops it; compress with --fit stretch"
-        )
-    grids = read_yolo_grids(anchors)
+        raise BadArgument(WHOLE_PICTURES)
+    kind = Boxes(Known((), read_yolo_grids(anchors), tuple(names)), subjects.shape[:2])
     pictures = read_annotations(annotations, images)
-    judge = partial(_boxes_of, subjects, grids)
-    found, skipped = judge_all(_counted(pictures, progress), judge)
-    truths = [picture.objects for picture, _, _ in found]
-    thin = mean_average_precision(_numbered([boxes for _, boxes, _ in found]), truths, names)
-    whole = [boxes for _, _, boxes in found if boxes is not None]
-    if not whole:
-        return Detections(len(found), skipped, thin)
-    reference = mean_average_precision(_numbered(whole), truths, names)
-    return Detections(len(found), skipped, thin, reference, reference - thin)
 
+    def judge(picture: AnnotatedPicture) -> tuple[Mapping[int, Matched], Mapping[int, Matched]]:
+        pixels = load_picture(picture.path)
+        fitted = subjects.fit(picture.path.name, pixels)
+        ours = subjects.thin(fitted)
+        base = subjects.reference(fitted) if subjects.reference else ours
+        case = kind.case(Seen(base, base, picture.objects, pixels.shape[:2]))
+        return kind.record(ours, case)
 
-def _boxes_of(
-    subjects: Subjects, grids: Sequence[YoloGrid], picture: AnnotatedPicture
-) -> tuple[AnnotatedPicture, Found, Found | None]:
-    """Detections of one picture by the thin and the float network."""
-    pixels = load_picture(picture.path)
-    fitted = subjects.fit(picture.path.name, pixels)
-
-    def boxes(answer: Answer) -> Found:
-        maps = [np.asarray(output)[0] for output in answer(fitted)]
-        found = decode_grids(maps, grids, subjects.shape[:2])
-        return detections_of_picture(*found, 0, (pixels.shape[0], pixels.shape[1]))
-
-    return picture, boxes(subjects.thin), boxes(subjects.reference) if subjects.reference else None
-
-
-def _numbered(found: Sequence[Found]) -> list[Found]:
-    """Each detection with its picture's place among those that could be opened."""
-    return [
-        {key: [item._replace(picture=place) for item in items] for key, items in boxes.items()}
-        for place, boxes in enumerate(found)
-    ]
+    records, skipped = judge_all(_counted(pictures, progress), judge)
+    thin = mean_average_precision([ours for _, ours in records])
+    if subjects.reference is None:
+        return Detections(len(records), skipped, thin)
+    whole = mean_average_precision([base for base, _ in records])
+    return Detections(len(records), skipped, thin, whole, *_with_interval(kind, records))
 
 
 def _counted(

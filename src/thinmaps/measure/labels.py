@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people write beside their pictures: label files, class names, VOC annotations.
+"""What people write beside their pictures: label files, class names, VOC annotations, masks.
 
     labels        CSV with a header that has `filename` and `class_index`, in any order, more
                   columns allowed; file names are relative to the folder of pictures
     class names   one per line, in class order; a WordNet id in front (`n01440764 tench`) is dropped
     annotations   Pascal VOC: one XML file per picture, boxes as 1-based pixels that belong to
                   the object; here they become edges, so a box's area is (right - left) * (..)
+    masks         one PNG per picture, of the same name but for the suffix: grey or palette, the
+                  value of a pixel is the index of its class, 255 where nobody says
 
 Everything malformed is `BadData` with the file's name and line.
 """
@@ -20,8 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from thinmaps.errors import BadData
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from thinmaps.errors import BadData
+from thinmaps.run.pictures import picture_paths
+
+VOID = 255  # the class of pixels that count neither way
 _WORDNET_ID = re.compile(r"n\d{8}\s+")
 
 
@@ -56,6 +64,31 @@ class AnnotatedPicture:
 
     path: Path
     objects: tuple[AnnotatedObject, ...]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A picture and the file that says the class of each of its pixels."""
+
+    picture: Path
+    path: Path
+
+    def classes(self, height: int, width: int) -> NDArray[np.uint8]:
+        """Class indices `(height, width)`: of the nearest pixel where the mask has another size.
+
+        Raises:
+            BadData: the file cannot be read, or its pixels are colours.
+        """
+        try:
+            with Image.open(self.path) as mask:
+                if mask.mode not in ("L", "P"):
+                    raise BadData(
+                        f"the mask {str(self.path)!r} needs class indices as grey or palette "
+                        f"values of 8 bits, got {mask.mode}"
+                    )
+                return np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+        except (OSError, SyntaxError) as reason:  # Pillow's for a damaged PNG is a SyntaxError
+            raise BadData(f"the mask {str(self.path)!r} cannot be read: {reason}") from None
 
 
 def read_labels(labels: str | Path, images: str | Path) -> tuple[LabelledPicture, ...]:
@@ -145,3 +178,22 @@ def _objects(elements: Iterable[ElementTree.Element]) -> Iterator[AnnotatedObjec
         left, top, right, bottom = (float(edge or "nan") for edge in edges)
         difficult = (element.findtext("difficult") or "0").strip() == "1"
         yield AnnotatedObject(name.strip(), Box(left - 1, top - 1, right, bottom), difficult)
+
+
+def read_masks(masks: str | Path, images: str | Path) -> tuple[Mask, ...]:
+    """Every mask in the folder `masks`, sorted, with its picture under `images`.
+
+    Raises:
+        BadData: no such folders, no mask, or masks without a picture, all of them named.
+    """
+    files = sorted(Path(masks).glob("*.png"))
+    if not files:
+        raise BadData(
+            f"the folder {str(masks)!r} holds no labels: neither VOC annotations (*.xml) nor masks "
+            "(*.png)"
+        )
+    pictures = {path.stem: path for path in picture_paths(images)}
+    lonely = [file.name for file in files if file.stem not in pictures]
+    if lonely:
+        raise BadData(f"no picture under {str(images)!r} belongs to {', '.join(lonely[:4])}")
+    return tuple(Mask(pictures[file.stem], file) for file in files)

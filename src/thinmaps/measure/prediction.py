@@ -23,7 +23,7 @@ from thinmaps.calibrate.picture_set import network_values
 from thinmaps.errors import BadArgument, BadData
 from thinmaps.file import Model, check_writable, write_atomically
 from thinmaps.measure.accuracy import best, judge_all
-from thinmaps.measure.answers import final_outputs
+from thinmaps.measure.answers import blank_outputs, final_outputs
 from thinmaps.run.engine import Engine
 from thinmaps.run.pictures import load_picture
 from thinmaps.types import Preprocessing
@@ -164,11 +164,7 @@ def check_names(model: Model) -> None:
     Raises:
         BadArgument: with both numbers.
     """
-    specs = model.plan.source.maps
-    zeros = {
-        name: np.zeros(specs[name].shape, specs[name].dtype) for name in model.plan.source.outputs
-    }
-    first = next(iter(final_outputs(model, zeros).values()))
+    first = blank_outputs(model)[0]
     if model.labels and _are_classes(first) and first.size != len(model.labels):
         raise BadArgument(
             f"the network has {first.size} classes, but {len(model.labels)} names are given "

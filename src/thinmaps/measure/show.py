@@ -216,10 +216,13 @@ def evaluation_table(found: Classification | Detections | Segmentation) -> Rende
         table.add_row("top-5", percent(found.top5), percent(found.float_top5), "")
         table.add_row("agreement", percent(found.agreement), "", "")
     elif isinstance(found, Detections):
-        drop = _points(found.drop, None)
+        drop = _points(found.drop, found.drop_interval)
         table.add_row("mAP@0.5", percent(found.map50), percent(found.float_map50), drop)
     else:
         table.add_row("equal pixels", percent(found.pixel_agreement), "", "")
+        if found.mean_iou is not None:
+            drop = _points(found.drop, found.drop_interval)
+            table.add_row("mean IoU", percent(found.mean_iou), percent(found.float_mean_iou), drop)
     skipped = f", {len(found.skipped)} skipped: {found.skipped[0]}" if found.skipped else ""
     return Group(table, Text(f"{found.pictures:,} pictures{skipped}", "dim"))
 
