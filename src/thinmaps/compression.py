@@ -156,15 +156,9 @@ def compress(
     settings = replace(settings, rates=rates_of(machine))
     settings.check()
     prepared = Prepared.open(
-        model,
-        calibrate,
-        preprocessing=preprocessing,
-        labels=labels,
-        anchors=anchors,
-        names=names,
-        size=size,
-        progress=progress,
-    )
+        model, calibrate, preprocessing=preprocessing, labels=labels, anchors=anchors,
+        names=names, size=size, progress=progress,
+    )  # fmt: skip
     source, pictures = prepared.source, prepared.pictures
     controlled = _controlled(prepared, settings, progress)
     plan = controlled.plan if controlled else _planned(prepared, settings)
@@ -180,10 +174,18 @@ def compress(
     if controlled:
         notes = (*compressed.notes, *controlled.notes)
         return replace(compressed, drop=controlled.drop, front=controlled.front, notes=notes)
+    return _with_drop(compressed, prepared, settings, progress)
+
+
+def _with_drop(
+    compressed: Model, prepared: Prepared, settings: Settings, progress: Progress | None
+) -> Model:
+    """The model with what it costs on held-out pictures, where there are any."""
+    pictures = prepared.pictures
     if pictures is None or prepared.preprocessing is None:
         return replace(compressed, notes=(*compressed.notes, *_unmeasured(prepared)))
     checked = compressed if settings.size is None else _at_own_size(compressed, prepared)
-    drop, missed = drop_of(checked, source.model, pictures, prepared.known, progress)
+    drop, missed = drop_of(checked, prepared.source.model, pictures, prepared.known, progress)
     return replace(compressed, drop=drop, notes=(*compressed.notes, *missed))
 
 
