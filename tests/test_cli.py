@@ -518,3 +518,10 @@ def test_running_and_showing_need_no_onnx(place: Place) -> None:
         assert done.returncode == code, done.stderr
         assert "thinmaps[compress]" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_package_runs_as_the_command_does() -> None:
+    command = [sys.executable, "-m", "thinmaps", "show", "nothing.thin"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("thinmaps: there is no file nothing.thin")
