@@ -38,13 +38,14 @@ from torch.utils.data import DataLoader, TensorDataset
 import thinmaps.learn as tl
 from thinmaps.calibrate.float_maps import real_values
 from thinmaps.calibrate.picture_set import open_pictures
-from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity, Groups
+from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity
 from thinmaps.learn.weights.dead_zone import DeadZone
 from thinmaps.learn.weights.decay import Decay
 from thinmaps.learn.weights.joint_prune_quantise import JointPruneQuantise
 from thinmaps.learn.weights.mac_pruning import prune_by_macs
 from thinmaps.learn.weights.maps import attach, bake
 from thinmaps.learn.weights.ovsf import CodedFilters
+from thinmaps.learn.weights.patterns import Groups
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.selection import selected
 from thinmaps.learn.weights.self_pruning import SelfPruning
@@ -55,7 +56,7 @@ SHARES = (0.8, 0.6, 0.5, 0.4, 0.3)
 EXPONENTS = (0.0, 0.5, 1.0)
 HELD_OUT = 500
 BATCH = 32
-MAP_RATE = 20.0  # of maps, in rates of the network
+MAP_RATE = 60.0  # of maps, in rates of the network
 WITHIN = 1.05  # of a budget
 DEAD_ZONE_DECAY = 1.8  # over all soft steps: logits keep e^-1.8 of themselves
 EXAMPLE = torch.zeros(1, 3, 32, 32)

@@ -3,23 +3,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from learning_networks import CLASSES, options, pictures
 from torch import Tensor, nn
 
+import thinmaps.learn as tl
 from thinmaps.errors import BadArgument, BadModel
+from thinmaps.graph.operators import Conv
+from thinmaps.graph.zero_blocks import largest_blocks, used_blocks
 from thinmaps.learn.weights.balanced_sparsity import (
     DECAY,
     BalancedSparsity,
     BalancedThreshold,
-    Groups,
     Imbalance,
     TopKPerGroup,
     unbalanced,
 )
 from thinmaps.learn.weights.constraint import Constraint, ConstraintOptions, Violation
 from thinmaps.learn.weights.maps import attach, attached, harden
+from thinmaps.learn.weights.patterns import Blocks, Groups
+from thinmaps.plan.build import build
 
 TWO_OF_FOUR = Groups(2, 4)
 
@@ -60,7 +65,7 @@ def test_groups_are_runs_of_input_channels_at_one_place() -> None:
     assert torch.equal(groups[0], weight[0, :4, 0, 0])
     assert torch.equal(groups[1], weight[0, 4:, 0, 0])
     assert torch.equal(groups[-1], weight[1, 4:, 2, 2])
-    assert torch.equal(TWO_OF_FOUR.joined(groups, weight), weight)
+    assert torch.equal(TWO_OF_FOUR.spread(groups, weight), weight)
 
 
 def test_the_largest_of_each_group_stay_and_earlier_channels_win_ties() -> None:
@@ -95,7 +100,7 @@ def test_gradients_of_counts_and_of_their_variance_are_those_of_differences(form
 
 def test_the_variance_is_the_published_one() -> None:
     layer, threshold = balance()
-    counts = TWO_OF_FOUR.counts(threshold.soft_kept(layer.parametrizations.weight.original))
+    counts = threshold.members(layer.parametrizations.weight.original).sum(1)
     published = ((counts - counts.mean()) ** 2).mean()
     found = Imbalance(attached(layer), "variance")()
     assert float(found.soft.detach()) * 16 == pytest.approx(float(published.detach()), rel=1e-12)
@@ -147,7 +152,7 @@ def test_every_group_ends_with_exactly_its_count(form: str) -> None:
     )
     result = recipe.run(model, labelled())
     for layer in (model[2], model[4]):
-        counts = TWO_OF_FOUR.counts((layer.weight != 0).double())
+        counts = TWO_OF_FOUR.split((layer.weight != 0).double()).sum(1)
         assert float(counts.var(correction=0)) == 0.0
         assert float(counts[0]) == 2
     assert bool((model[0].weight != 0).all())  # groups of 4 do not divide its 3 channels
@@ -200,3 +205,47 @@ def test_groups_that_do_not_fit_are_refused_in_a_sentence() -> None:
         BalancedSparsity(Groups(2, 5)).attach(network())
     with pytest.raises(BadArgument, match="balance is kept by one of"):
         BalancedSparsity(TWO_OF_FOUR, form="square")
+    with pytest.raises(BadArgument, match="blocks is a share above 0, at most 1, got 0"):
+        Blocks(0)
+    with pytest.raises(BadArgument, match="blocks of 4 x 4 channels do not divide 8 x 3 channels"):
+        BalancedSparsity(Blocks(0.5), layers=["0"]).attach(network())
+    grouped = nn.Sequential(nn.Conv2d(16, 8, 1, groups=4))
+    with pytest.raises(BadArgument, match="do not divide 2 x 4 channels"):
+        BalancedSparsity(Blocks(0.5), layers=["0"]).attach(grouped)
+
+
+def test_blocks_are_those_that_the_engine_skips() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 8, 3, 3)
+    mask = Blocks(0.25).largest(weight)
+    assert np.array_equal(mask.numpy(), largest_blocks(weight.numpy(), 0.75))
+    flat = torch.randn(8, 12)
+    found = Blocks(0.5).largest(flat)
+    assert np.array_equal(
+        found.numpy()[..., None, None], largest_blocks(flat.numpy()[..., None, None], 0.5)
+    )
+
+
+@pytest.mark.parametrize("form", ["signed", "sr-ste"])
+def test_a_network_that_learnt_to_do_without_blocks_skips_them(form: str) -> None:
+    torch.manual_seed(1)
+    wide = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, CLASSES),
+    )
+    example = torch.randn(2, 3, 24, 96)
+    student = tl.prepare(wide, example[:1], calibrate=example)
+    assert build(student.network()).skipping == ()
+    recipe = BalancedSparsity(Blocks(0.25), form=form).recipe(student, 2, 1, options(map_rate=2e-2))
+    result = recipe.run(student, [example], teacher=wide)
+    assert result.density == 0.25
+    network = student.network()
+    weights = [node.operator.weights for node in network.nodes if isinstance(node.operator, Conv)]
+    assert [used_blocks(w).sum((1, 2, 3)).tolist() for w in weights[1:3]] == [[36] * 16] * 2
+    assert len(build(network).skipping) == 2

@@ -175,6 +175,12 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(stop: int, folder: Path) -> N
         ('method = "joint_prune_quantise"\nweight_bits = 9', "is above 0, at most 8, got 9.0"),
         ('method = "joint_prune_quantise"\nweight_bits = 2\nwidths = [1]', "are 2 to 8 bits"),
         ('method = "balanced_sparsity"\nkept = 5', "groups keep 1 to all of their weights"),
+        ('method = "balanced_sparsity"\nblocks = 1.5', "a budget of blocks is a share above 0"),
+        ('method = "balanced_sparsity"\nblocks = 0.5\nkept = 2', "exclude each other"),
+        (
+            'method = "balanced_sparsity"\nblocks = 0.5\nlayers = ["/features/0.Conv"]',
+            "blocks of 4 x 4 channels do not divide 8 x 3 channels of '/features/0.Conv'",
+        ),
         ('method = "balanced_sparsity"\nstep = 0', "a step and a limit above 0"),
         (
             'method = "balanced_sparsity"\nsize = 3\nlayers = ["/features/2.Conv"]',

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Balanced sparsity: every group of weights ends with equally many that are not zero.
 
-A group is a run of input channels at one place of one filter: `w[k, c : c + size, r, s]`. Units
-that multiply groups in parallel then never wait for each other.
+A pattern (`patterns.py`) says what a group is and what its members are: single weights along the
+input channels, so that units that multiply groups in parallel never wait for each other, or whole
+blocks, which the engine skips. Magnitudes m of members go through self-pruning's h:
 
-    n_g = sum of h over the group (`self_pruning`);  c_g = (n_g - k) / size;  V = mean c_g^2
+    n_g = sum of h(m) over the group;  c_g = (n_g - k) / size;  V = mean c_g^2
 
     "signed"    a multiplier per group on c_g, with a quadratic term; k kept of each, the default
     "variance"  as published, L - l V with l rising by -V: one multiplier on V, whose gradient
                 vanishes where V does, so that l runs away and the tail is slow
 
-In the end each group keeps exactly its k largest weights, so counts have variance 0 exactly. N:M
+In the end each group keeps exactly its k largest members, so counts have variance 0 exactly. N:M
 sparsity is k = N of groups of M.
 
 Source
     US patent 11449756 (claims: groups, a differentiable mask of selectable sharpness and width,
     the variance of counts, one multiplier found by gradient ascent). The counts by h, the signed
-    form, k in place of the mean, groups along channels and the projection are ours.
+    form, k in place of the mean, groups along channels, blocks and the projection are ours.
     `TopKPerGroup` is the peer: SR-STE of Zhou et al., "Learning N:M Fine-grained Structured Sparse
     Neural Networks From Scratch", 2021, arXiv:2102.04010: the k largest of each group at all times,
     straight-through gradients, and decay of the others.
@@ -38,78 +39,62 @@ from thinmaps.errors import BadArgument
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.weights.constraint import Constraint, ConstraintOptions, Violation
 from thinmaps.learn.weights.maps import Attached, MaskedMap, attach_each
+from thinmaps.learn.weights.patterns import Blocks, Pattern
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.schedule import Schedule
-from thinmaps.learn.weights.selection import Layer, is_convolution, selected
-from thinmaps.learn.weights.self_pruning import AnalyticThreshold, Gradient
+from thinmaps.learn.weights.selection import Layer, is_convolution, selected, shape_of
+from thinmaps.learn.weights.self_pruning import AnalyticThreshold, Gradient, kept_share
 
 Form = Literal["signed", "variance", "sr-ste"]
 
-# Of a b: softer edges than self-pruning has, because a weight far from an edge moves no count, and
-# the projection makes up for the rest.
-FIRST_FLOOR, LAST_FLOOR = 3.0, 12.0
 DECAY = 2e-4  # SR-STE's, of weights that are masked
 
 
-@dataclass(frozen=True)
-class Groups:
-    """`kept` of each `size` neighbouring input channels, as in 2 of 4."""
-
-    kept: int
-    size: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.kept <= self.size:
-            raise BadArgument(
-                f"groups keep 1 to all of their weights, got {self.kept} of {self.size}"
-            )
-
-    def split(self, tensor: Tensor) -> Tensor:
-        """A weight (k, c, ...) as (groups, size)."""
-        channels = tensor.shape[1]
-        return tensor.reshape(len(tensor), channels, -1).transpose(1, 2).reshape(-1, self.size)
-
-    def joined(self, groups: Tensor, like: Tensor) -> Tensor:
-        """The inverse of `split`."""
-        filters, channels = like.shape[:2]
-        return groups.reshape(filters, -1, channels).transpose(1, 2).reshape(like.shape)
-
-    def largest(self, weight: Tensor) -> Tensor:
-        """True at the `kept` largest magnitudes of each group; earlier channels win ties."""
-        groups = self.split(weight.detach().abs())
-        order = groups.argsort(dim=1, descending=True, stable=True)[:, : self.kept]
-        mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True)
-        return self.joined(mask, weight)
-
-    def counts(self, mask: Tensor) -> Tensor:
-        """How many of each group are there; sums of what is between 0 and 1 too."""
-        return self.split(mask).sum(1)
-
-
 class BalancedThreshold(AnalyticThreshold):
-    """A learnt threshold that, once hard, keeps exactly `groups.kept` of each group.
+    """A learnt threshold that, once hard, keeps exactly the pattern's number of each group.
 
-    It begins at the width that keeps as many of all weights, wherever they are.
+    It begins at the width that keeps as many of all members, wherever they are.
     """
 
-    def __init__(self, weight: Tensor, groups: Groups, gradient: Gradient = "clipped") -> None:
+    def __init__(self, weight: Tensor, pattern: Pattern, gradient: Gradient = "clipped") -> None:
         super().__init__(weight, gradient)
-        self.groups, self.floor = groups, FIRST_FLOOR
-        magnitudes = weight.detach().abs().flatten().sort().values
-        first = len(magnitudes) * (groups.size - groups.kept) // groups.size
-        self.start_at(float(magnitudes[first]))
+        self.pattern, self.floor = pattern, pattern.floors[0]
+        magnitudes = pattern.magnitudes(weight.detach())
+        members = magnitudes.shape[1]
+        first = magnitudes.numel() * (members - pattern.kept_of(members)) // members
+        self.start_at(float(magnitudes.flatten().sort().values[first].clamp(min=1e-12)))
+
+    def members(self, stored: Tensor) -> Tensor:
+        """h of each member, (groups, members)."""
+        return kept_share(self.pattern.magnitudes(stored), self.a, self.b)
 
     def decide(self, stored: Tensor) -> None:
         """Project on the nearest weights that are balanced."""
-        self.mask = self.groups.largest(stored).to(stored.dtype)
+        self.mask = self.pattern.largest(stored).to(stored.dtype)
+
+
+class BlockThreshold(BalancedThreshold):
+    """The same where members have many weights: v = w h(m), gradients through m and w."""
+
+    def soft(self, stored: Tensor) -> Tensor:
+        """v."""
+        return stored * self.soft_kept(stored)
+
+    def kept(self, stored: Tensor) -> Tensor:
+        """m > b."""
+        return self.pattern.spread(self.pattern.magnitudes(stored) > self.b, stored)
+
+    def soft_kept(self, stored: Tensor) -> Tensor:
+        """h."""
+        return self.pattern.spread(self.members(stored), stored)
 
 
 class TopKPerGroup(MaskedMap):
     """SR-STE: the largest of each group, all weights learning, the others decaying."""
 
-    def __init__(self, weight: Tensor, groups: Groups, decay: float = DECAY) -> None:
+    def __init__(self, weight: Tensor, pattern: Pattern, decay: float = DECAY) -> None:
         super().__init__()
-        self.groups, self.decay = groups, decay
+        self.pattern, self.decay = pattern, decay
 
     def soft(self, stored: Tensor) -> Tensor:
         """The masked weight; its gradient goes to all weights, plus decay where masked."""
@@ -118,7 +103,7 @@ class TopKPerGroup(MaskedMap):
 
     def kept(self, stored: Tensor) -> Tensor:
         """The largest of each group."""
-        return self.groups.largest(stored)
+        return self.pattern.largest(stored)
 
     def soft_kept(self, stored: Tensor) -> Tensor:
         """The same; it has no softer form."""
@@ -158,11 +143,11 @@ class Imbalance:
     def _missed(self, each: Attached) -> Tensor:
         found = each.map
         assert isinstance(found, BalancedThreshold)
-        groups = found.groups
-        counts = groups.counts(found.soft_kept(each.stored))
+        members = found.members(each.stored)
+        counts, size = members.sum(1), members.shape[1]
         if self.form == "signed":
-            return (counts - groups.kept) / groups.size
-        return counts.var(correction=0).reshape(1) / groups.size**2
+            return (counts - found.pattern.kept_of(size)) / size
+        return counts.var(correction=0).reshape(1) / size**2
 
 
 def unbalanced(maps: Sequence[Attached]) -> float:
@@ -171,24 +156,27 @@ def unbalanced(maps: Sequence[Attached]) -> float:
     for each in maps:
         found = each.map
         assert isinstance(found, BalancedThreshold)
-        wrong.append(found.groups.counts(found.kept(each.stored).float()) != found.groups.kept)
+        magnitudes = found.pattern.magnitudes(each.stored)
+        counts = (magnitudes > found.b).sum(1)
+        wrong.append(counts != found.pattern.kept_of(magnitudes.shape[1]))
     return float(torch.cat(wrong).float().mean())
 
 
 @dataclass(frozen=True)
 class BalancedSparsity:
-    """Keep `groups.kept` of every `groups.size` input channels, at every place of every filter.
+    """Keep as many members of every group.
 
     Attributes:
-        groups: as in `Groups(2, 4)`.
-        layers: names; without, all convolutions whose input channels such groups divide.
+        pattern: `Groups(2, 4)` for 2 of every 4 input channels at every place of every filter,
+            `Blocks(0.5)` for half of the blocks that the engine skips.
+        layers: names; without, all convolutions whose channels the pattern divides.
         form: "signed" (ours), "variance" (as published; nothing then says how many stay, so that
             the signed mean joins it) or "sr-ste" (the peer).
         step: of the multipliers.
         limit: of the multipliers of single groups.
     """
 
-    groups: Groups
+    pattern: Pattern
     layers: Sequence[str] | None = None
     form: Form = "signed"
     step: float = 0.02
@@ -202,18 +190,16 @@ class BalancedSparsity:
         """Put maps on the layers.
 
         Raises:
-            BadArgument: there is no such layer, or groups do not divide its input channels.
-            BadModel: no layer was named and groups fit none.
+            BadArgument: there is no such layer, or the pattern does not divide its channels.
+            BadModel: no layer was named and the pattern fits none.
         """
         found = selected(model, self.layers, self._fits)
         for name, layer in found.items():
-            if layer.weight.shape[1] % self.groups.size:
-                raise BadArgument(
-                    f"groups of {self.groups.size} do not divide the {layer.weight.shape[1]} input "
-                    f"channels of {name!r}"
-                )
-        kind: Any = TopKPerGroup if self.form == "sr-ste" else BalancedThreshold
-        return attach_each(found, partial(kind, groups=self.groups))
+            if reason := self.pattern.misfit(layer.weight, shape_of(layer).groups):
+                raise BadArgument(f"{reason} of {name!r}")
+        soft = BlockThreshold if isinstance(self.pattern, Blocks) else BalancedThreshold
+        kind: Any = TopKPerGroup if self.form == "sr-ste" else soft
+        return attach_each(found, partial(kind, pattern=self.pattern))
 
     def recipe(
         self,
@@ -234,7 +220,7 @@ class BalancedSparsity:
     def _companions(self, maps: Sequence[Attached]) -> list[Any]:
         signed = ConstraintOptions("eq", "augmented", self.step, self.limit)
         floors = [each.map for each in maps]
-        sharper = Schedule(floors, "floor", FIRST_FLOOR, LAST_FLOOR)
+        sharper = Schedule(floors, "floor", *self.pattern.floors)
         total = Constraint("total", MeanCount(maps), ConstraintOptions("eq", "augmented", 1.0))
         if self.form == "signed":
             return [sharper, total, Constraint("groups", Imbalance(maps), signed)]
@@ -242,8 +228,9 @@ class BalancedSparsity:
         return [sharper, total, Constraint("variance", Imbalance(maps, "variance"), published)]
 
     def _fits(self, layer: Layer) -> bool:
-        """Whether groups divide the input channels of a convolution."""
-        return is_convolution(layer) and layer.weight.shape[1] % self.groups.size == 0
+        """Whether the pattern divides the channels of a convolution."""
+        is_whole = self.pattern.misfit(layer.weight, shape_of(layer).groups) is None
+        return is_convolution(layer) and is_whole
 
 
 @dataclass(frozen=True)
@@ -258,7 +245,8 @@ class MeanCount:
         for each in self.maps:
             stats, found = each.stats(), each.map
             assert isinstance(found, BalancedThreshold)
-            wanted = stats.weights * found.groups.kept / found.groups.size
+            members = found.pattern.magnitudes(each.stored.detach()).shape[1]
+            wanted = stats.weights * found.pattern.kept_of(members) / members
             soft.append(stats.soft / wanted - 1)
             strict.append(stats.kept / wanted - 1)
         made = torch.stack(soft)

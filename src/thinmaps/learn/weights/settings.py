@@ -23,13 +23,14 @@ from thinmaps.errors import BadArgument
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.toml_tables import read_table, unknown
 from thinmaps.learn.weights import lagrangian_norm
-from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity, Groups
+from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity
 from thinmaps.learn.weights.balanced_sparsity import Form as BalanceForm
 from thinmaps.learn.weights.constraint import ConstraintOptions
 from thinmaps.learn.weights.joint_prune_quantise import WIDTHS, JointPruneQuantise
 from thinmaps.learn.weights.lagrangian_norm import LagrangianNorm
 from thinmaps.learn.weights.mac_pruning import check_exponent, prune_by_macs
 from thinmaps.learn.weights.ovsf import CodedFilters, Reduction
+from thinmaps.learn.weights.patterns import Blocks, Groups, Pattern
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.selection import check_budget
 from thinmaps.learn.weights.self_pruning import Gradient, SelfPruning
@@ -87,24 +88,32 @@ class SelfPruningSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class BalancedSparsitySettings(MethodSettings):
-    """`BalancedSparsity`: `kept` of every `size` input channels."""
+    """`BalancedSparsity`: `kept` of every `size` input channels, or a share of `blocks`."""
 
-    kept: int = 2
-    size: int = 4
+    kept: int | None = None
+    size: int | None = None
+    blocks: float | None = None
     form: BalanceForm = BalancedSparsity.form
     step: float = BalancedSparsity.step
     limit: float = BalancedSparsity.limit
 
     def __post_init__(self) -> None:
-        Groups(self.kept, self.size)
+        if self.blocks is not None and (self.kept, self.size) != (None, None):
+            raise BadArgument("blocks, and kept of every size channels, exclude each other")
         ConstraintOptions(step=self.step, limit=self.limit)
+        self.pattern()
+
+    def pattern(self) -> Pattern:
+        """2 of 4 where nothing else is said."""
+        if self.blocks is not None:
+            return Blocks(self.blocks)
+        return Groups(2 if self.kept is None else self.kept, 4 if self.size is None else self.size)
 
     def recipe(
         self, model: nn.Module, example: Tensor, layers: Sequence[str] | None, phases: Phases
     ) -> Recipe:
         """Counts that are held, then projected."""
-        groups = Groups(self.kept, self.size)
-        method = BalancedSparsity(groups, layers, self.form, self.step, self.limit)
+        method = BalancedSparsity(self.pattern(), layers, self.form, self.step, self.limit)
         return method.recipe(model, phases.soft_steps, phases.fine_steps, phases.options)
 
 
