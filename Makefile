@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning papers bench-kernels bench-sparse bench-bits bench-fused bench-winograd docs size demo \
+	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-bits bench-fused bench-winograd docs size demo \
 	examples sanitize clean
 
 help: ## this list
@@ -127,6 +127,9 @@ bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markd
 
 bench-learning: setup ## codecs that learn in ResNet-20: OPTIONS="rans --bits 1.13 --rate-weight 1.2"
 	$(PYTHON) benchmarks/learning.py $(OPTIONS)
+
+bench-weights: setup ## weight methods in ResNet-20: OPTIONS="--methods balanced sr-ste --soft 300"
+	$(PYTHON) benchmarks/weights.py $(OPTIONS)
 
 papers: setup ## published figures beside ours; fails where ours have moved
 	for run in papers/*/run.py; do $(PYTHON) $$run; done
