@@ -203,6 +203,11 @@ class BoundEngine {
     return {counted.begin(), counted.end()};
   }
 
+  std::vector<int64_t> Overflows() const {
+    const auto counted = engine_.overflows();
+    return {counted.begin(), counted.end()};
+  }
+
   nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>> Arena() const {
     return {engine_.arena(), {static_cast<size_t>(ArenaBytes())}};
   }
@@ -308,6 +313,7 @@ void BindEngine(nb::module_& m) {
       .def("run", &BoundEngine::Run, "buffers"_a, "first"_a, "stop"_a)
       .def("profile", &BoundEngine::Profile, "buffers"_a)
       .def_prop_ro("encoded_bytes", &BoundEngine::EncodedBytes)
+      .def_prop_ro("overflows", &BoundEngine::Overflows)
       .def_prop_ro("arena", &BoundEngine::Arena, nb::rv_policy::reference_internal);
 }
 

@@ -60,11 +60,15 @@ using EncodeUnit = Status (*)(const CodecSpec& spec, const ConstRows& rows,
 using DecodeUnit = Status (*)(const CodecSpec& spec, std::span<const uint8_t> payload,
                               int32_t column, int32_t columns, const MutableRows& rows);
 
+// Whether a unit passed its cap, so that the encoder stored it more coarsely than was asked for.
+using Overflowed = bool (*)(std::span<const uint8_t> payload);
+
 struct CodecKernel {
   const char* id;
   Isa isa;
   EncodeUnit encode;
   DecodeUnit decode;
+  Overflowed overflowed = nullptr;  // nullptr where no unit can
 };
 
 // The table in native/codec.cc: explicit, so that a missing kernel is visible.

@@ -16,6 +16,17 @@ namespace {
 constexpr int32_t kMostUnitRows = 4096;  // bounds the stack
 constexpr size_t kLengthBytes = 4;
 
+// What encoders have stored: bytes, the lengths counted, and units that passed their cap.
+struct Stored {
+  int64_t bytes = 0;
+  int64_t overflows = 0;
+};
+
+// The parts of a step count at the same time.
+void Count(int64_t* counter, int64_t counted) {
+  std::atomic_ref<int64_t>(*counter).fetch_add(counted, std::memory_order_relaxed);
+}
+
 // The map, its codec with configuration and tables, and the sizes of its units.
 class Coding {
  public:
@@ -59,8 +70,7 @@ class Coding {
   int32_t unit_rows() const { return unit_rows_; }
   size_t bytes() const { return tables_.size() + integers_.size() * sizeof(int32_t); }
 
-  // Bytes stored, the length counted.
-  size_t EncodeUnit(const MapView& raw, const MapView& encoded, int32_t first) const {
+  void EncodeUnit(const MapView& raw, const MapView& encoded, int32_t first, Stored* stored) const {
     const uint8_t* rows[kMostUnitRows];
     const int32_t count = PointAtRows(raw, first, rows);
     uint8_t* slot = encoded.Row(first);
@@ -69,9 +79,12 @@ class Coding {
     // The slot holds the largest unit, so that encoding cannot fail.
     (void)kernel_->encode(spec_, {rows, count, raw.pixel_bytes}, {payload, Largest(count)},
                           &written);
-    if (!variable_) return written;
+    stored->bytes += static_cast<int64_t>(written);
+    if (!variable_) return;
     for (size_t i = 0; i < kLengthBytes; ++i) slot[i] = static_cast<uint8_t>(written >> (8 * i));
-    return written + kLengthBytes;
+    stored->bytes += static_cast<int64_t>(kLengthBytes);
+    if (kernel_->overflowed != nullptr)
+      stored->overflows += kernel_->overflowed({payload, written});
   }
 
   void DecodeUnit(const MapView& raw, const MapView& encoded, int32_t first) const {
@@ -130,18 +143,18 @@ class UnitKernel final : public Kernel {
   void Run(const Memory& memory, Rows rows, Part part) const override {
     const int32_t unit_rows = coding_.unit_rows();
     const Range units = Share(Units(rows), part);
-    size_t stored = 0;
+    Stored stored;
     for (int32_t unit = units.first; unit < units.stop; ++unit) {
       const int32_t first = rows.first + unit * unit_rows;
       if constexpr (kEncodes) {
-        stored += coding_.EncodeUnit(memory.maps[input_], memory.maps[output_], first);
+        coding_.EncodeUnit(memory.maps[input_], memory.maps[output_], first, &stored);
       } else {
         coding_.DecodeUnit(memory.maps[output_], memory.maps[input_], first);
       }
     }
-    if constexpr (kEncodes) {  // the parts of a step run at the same time
-      std::atomic_ref<int64_t> counted(memory.encoded_bytes[output_]);
-      counted.fetch_add(static_cast<int64_t>(stored), std::memory_order_relaxed);
+    if constexpr (kEncodes) {
+      Count(&memory.encoded_bytes[output_], stored.bytes);
+      Count(&memory.overflows[output_], stored.overflows);
     }
   }
 

@@ -50,6 +50,7 @@ Engine::Engine(std::shared_ptr<const Model> model, int32_t threads, bool prefaul
       arena_(Aligned(storage_.get())),
       views_(model_->ViewsIn(arena_)),
       encoded_bytes_(model_->maps().size()),
+      overflows_(model_->maps().size()),
       shares_(SharesOfSteps(*model_, threads)),
       team_(threads) {
   if (prefault) std::memset(arena_, 0, static_cast<size_t>(model_->arena_bytes()));
@@ -61,7 +62,10 @@ void Engine::Run(std::span<const External> externals, int32_t first, int32_t sto
     view.base = external.base;
     view.slots = external.slots;
   }
-  if (first == 0) std::fill(encoded_bytes_.begin(), encoded_bytes_.end(), 0);
+  if (first == 0) {
+    std::fill(encoded_bytes_.begin(), encoded_bytes_.end(), 0);
+    std::fill(overflows_.begin(), overflows_.end(), 0);
+  }
   first_ = first;
   const StandardArithmetic standard;
   const auto run_step = [](void* self, int32_t item, Part part) {
@@ -74,7 +78,7 @@ void Engine::Run(std::span<const External> externals, int32_t first, int32_t sto
 }
 
 void Engine::RunStep(int32_t step, Part part) {
-  const Memory memory{arena_, views_.data(), encoded_bytes_.data()};
+  const Memory memory{arena_, views_.data(), encoded_bytes_.data(), overflows_.data()};
   const StepDescription& work = model_->steps()[static_cast<size_t>(step)];
   model_->kernel(work.node).Run(memory, {work.first, work.rows}, part);
 }

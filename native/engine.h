@@ -30,6 +30,9 @@ class Engine {
   // Bytes stored in each encoded map since step 0 was last run, lengths of payloads counted.
   std::span<const int64_t> encoded_bytes() const { return encoded_bytes_; }
 
+  // Units of each encoded map that passed their cap in that time; 0 for codecs without one.
+  std::span<const int64_t> overflows() const { return overflows_; }
+
   // Runs steps first .. stop - 1. Every input and output of the model must be among `externals`
   // (the caller checks that, and their sizes). One run at a time.
   // Results do not depend on the caller's rounding mode, which is restored.
@@ -43,6 +46,7 @@ class Engine {
   uint8_t* arena_;
   std::vector<MapView> views_;
   std::vector<int64_t> encoded_bytes_;
+  std::vector<int64_t> overflows_;
   std::vector<uint8_t> shares_;  // of each step
   Team team_;
   int32_t first_ = 0;  // step of a run

@@ -35,6 +35,7 @@ struct Memory {
   uint8_t* arena = nullptr;
   const MapView* maps = nullptr;
   int64_t* encoded_bytes = nullptr;  // by map: bytes that encoders have stored, with their lengths
+  int64_t* overflows = nullptr;      // by map: units that passed their cap
 };
 
 struct Rows {

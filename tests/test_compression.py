@@ -13,7 +13,14 @@ from onnx_models import model, node, weights
 
 import thinmaps as tm
 from thinmaps.compression import parse_codec
-from thinmaps.errors import BadArgument, BadData, BadShape, PlanImpossible, UnknownCodec
+from thinmaps.errors import (
+    BadArgument,
+    BadData,
+    BadPicture,
+    BadShape,
+    PlanImpossible,
+    UnknownCodec,
+)
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.onnx_reader import read
 from thinmaps.graph.operators import Add
@@ -138,6 +145,44 @@ def test_codec_requests_are_refused_for_all_reasons_at_once():
         tm.compress(classifier(), pictures(), codec={"bb": "raw", "cc": "raw"})
     with pytest.raises(BadArgument, match=r"bits.*got 9; no codec 'lz4'"):
         tm.compress(classifier(), pictures(), codec={"a": "narrow:9", "b": "lz4"})
+
+
+def test_a_codec_is_refused_for_all_maps_that_it_does_not_suit():
+    # Without a Relu behind them their zero points lie in the middle, which one plane does not hold.
+    one_plane = dict.fromkeys(("c", "d"), "gf2:planes=1,keep=1")
+    with pytest.raises(
+        BadArgument, match=r"map 'c': gf2 has 1 plane.*; map 'd': gf2 has"
+    ) as caught:
+        tm.compress(classifier(), pictures(), codec=one_plane)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("picture", "preprocessing", "says"),
+    [
+        (
+            np.zeros((20, 12, 3), np.uint8),
+            tm.Preprocessing(fit="none"),
+            r"exactly 12x12 .*got 20x12.*--fit",
+        ),
+        (np.zeros((12, 12, 4), np.uint8), None, r"picture '5'.* 3 channels.*got \(12, 12, 4\)"),
+        (np.zeros((12, 12), np.uint8), None, r"picture '5'.* 3 channels.*got \(12, 12\)"),
+        (np.zeros((12, 12, 3), np.uint16), None, r"picture '5'.*uint8 \(h, w, 3\), got uint16"),
+    ],
+)
+def test_calibration_pictures_of_another_size_or_depth_are_refused_in_a_sentence(
+    picture, preprocessing, says
+):
+    given = [*pictures(5), picture]
+    with pytest.raises((BadData, BadPicture), match=says) as caught:
+        tm.compress(classifier(), given, preprocessing=preprocessing)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [{}, {"codec": "narrow:4"}, {"codec": {"b": "narrow:4"}}])
+def test_an_arena_of_nothing_is_refused_whatever_else_is_asked(asked):
+    with pytest.raises(BadArgument, match="arena needs a budget of 1 byte or more, got 0"):
+        tm.compress(classifier(), pictures(), arena_bytes=0, **asked)
 
 
 def test_a_codec_that_has_nothing_to_do_says_so():

@@ -11,7 +11,6 @@ Nothing here is chosen on evaluation pictures, and the same arguments give the s
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +32,7 @@ from thinmaps.measure.evaluate import drop_of
 from thinmaps.measure.float_model import sha256_of
 from thinmaps.measure.machine import rates_of
 from thinmaps.measure.prediction import check_names
+from thinmaps.nearest import nearest
 from thinmaps.plan.build import build
 from thinmaps.plan.cost import DEFAULT_MACHINE, DEFAULT_RATES, MachineRates
 from thinmaps.plan.held import held_maps
@@ -71,8 +71,10 @@ class Settings:
         return None if self.arena_bytes == "smallest" else self.arena_bytes
 
     def check(self) -> None:
-        """Refuse what cannot be met together, and unknown codecs, before any work."""
+        """Refuse what cannot be met at all or together, and unknown codecs, before any work."""
         _check_codecs(self.codec)
+        if self.budget_bytes is not None:
+            Goals(arena_bytes=self.budget_bytes)
         if self.goals is not None and self.codec is not None and not self.only:
             raise BadArgument(
                 "goals (--max-drop, --traffic) choose settings for every map: with them, --codec "
@@ -296,8 +298,8 @@ def _requested(
 
 
 def _no_such_map(name: str, eligible: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, eligible, 3) or eligible[:3]
-    return f"no map {name!r} between nodes can be held encoded; near it: {', '.join(close)}"
+    near = ", ".join(nearest(name, eligible))
+    return f"no map {name!r} between nodes can be held encoded; near it: {near}"
 
 
 def _check_codecs(codec: str | Mapping[str, str] | None) -> None:

@@ -14,6 +14,7 @@ from thinmaps.codecs.capped import SHARE_ONE, Capped
 from thinmaps.codecs.native import implementations
 from thinmaps.codecs.steps import IDENTITY, ONE, Steps
 from thinmaps.errors import BadArgument, CorruptPayload
+from thinmaps.file.codec_text import from_text, to_text
 from thinmaps.graph.operators import Window
 from thinmaps.plan.build import build
 from thinmaps.run.engine import Engine
@@ -66,6 +67,7 @@ def test_the_cap_is_what_so_many_units_of_the_samples_do_not_pass():
         shares[permille] = codec.overflow_share(samples, SPEC)
         assert codec.unit_bytes(SPEC, 1) < SPEC.raw_bytes // SPEC.height + 1
         assert not codec.lossless
+        assert codec.foreseen_overflow == pytest.approx(shares[permille], abs=1 / SHARE_ONE)
     assert shares[1000] == 0
     assert 0.4 <= shares[500] <= 0.5 <= 0.7 <= shares[250] <= 0.75
 
@@ -92,8 +94,13 @@ def test_the_engine_overflows_as_the_interpreter_does(schedule):
     plan = build(network, schedule=schedule, codecs={x: codec})
     expected = interpret(plan, {"picture": values})
     for threads in (1, 2):
-        for name, rows in Engine(plan, threads=threads).maps(values).items():
+        engine = Engine(plan, threads=threads)
+        for name, rows in engine.maps(values).items():
             np.testing.assert_array_equal(rows, expected[name], strict=True)
+        seen = codec.overflow_share(held[None], network.maps[x])
+        assert engine.overflow_shares == {x: seen}
+        engine.maps(np.zeros_like(values))  # each inference counts for itself
+        assert engine.overflow_shares[x] < seen
     assert (
         expected[network.outputs[0]]
         != run_network(network, {"picture": values})[network.outputs[0]]
@@ -116,6 +123,9 @@ def test_a_configuration_out_of_range_is_refused():
     for steps in ((), (IDENTITY,) * 9):
         with pytest.raises(BadArgument, match=f"needs 1 to 8 steps, got {len(steps)}"):
             Capped(steps=steps)
+    for fitted in (-1, SHARE_ONE + 1, 0.5):
+        with pytest.raises(BadArgument, match=r"fitted_overflow to be an integer in 0\.\.65536"):
+            Capped(fitted_overflow=fitted)
     for share in (-1, 2 * SHARE_ONE + 1, True, 0.5):
         with pytest.raises(BadArgument, match=r"cap_share to be an integer in 0\.\.131072"):
             Capped(cap_share=share)
@@ -130,4 +140,15 @@ def test_without_samples_nothing_overflows():
     codec = Capped.fit(SPEC, np.zeros((0, *SPEC.shape), np.uint8), step=0)
     dense = np.random.default_rng(1).integers(0, 256, (1, *SPEC.shape), np.uint8)
     assert codec.overflow_share(dense, SPEC) == 0
+    assert codec.foreseen_overflow is None
     assert codec.unit_bytes(SPEC, 1) == 1 + BlockWidth().unit_bytes(SPEC, 1)
+
+
+def test_a_file_may_say_how_many_units_overflowed_and_need_not():
+    told = Capped.fit(SPEC, busier_by_row(SPEC)[None], step=32, permille=500)
+    silent = dataclasses.replace(told, fitted_overflow=None)
+    assert told.foreseen_overflow == pytest.approx(0.5, abs=1 / SHARE_ONE)
+    for codec in (told, silent):
+        again = from_text(to_text(codec))
+        assert again.foreseen_overflow == codec.foreseen_overflow
+    assert "fitted_overflow" not in to_text(silent)

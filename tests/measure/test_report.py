@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 
 import numpy as np
+from rich.console import Console
 
 from thinmaps.codecs.capped import Capped
 from thinmaps.codecs.zero_bitmap import ZeroBitmap
 from thinmaps.graph.network import Network
-from thinmaps.measure.report import Counted, MapRow, Report, report
+from thinmaps.measure.counting import count
+from thinmaps.measure.report import Counted, MapRow, Overflow, Report, report
+from thinmaps.measure.show import report_tables
 from thinmaps.plan.build import build
 from thinmaps.plan.plan import Plan
 
@@ -65,6 +69,28 @@ def test_tables_count_however_deep_a_codec_holds_them(network: Network, plan_of:
     tables = sum(each.step.nbytes for each in codec.steps)
     bare = report(plan_of(network, {})).weights_bytes
     assert report(plan_of(network, {"x": codec})).weights_bytes == bare + tables
+
+
+def test_overflows_are_counted_beside_what_calibration_saw(
+    network: Network, plan_of: PlanOf
+) -> None:
+    spec = network.maps["x"]
+    samples = np.random.default_rng(3).integers(0, 256, (1, *spec.shape), np.uint8)
+    samples[:, ::2] //= 64
+    codec = Capped.fit(spec, samples, step=0, permille=500)
+    plan = plan_of(network, {"x": codec})
+    assert report(plan).overflows == (Overflow("x", 0.5, None),)
+    pictures = np.random.default_rng(4).integers(0, 256, (2, *spec.shape), np.uint8)
+    pictures[1] = 0
+    counted = count(plan, pictures)
+    busy = codec.overflow_share(pictures[:1], spec)  # "x" is the picture, byte for byte
+    assert busy > 0.5
+    assert report(plan, counted).overflows == (Overflow("x", 0.5, busy / 2),)
+    assert report(plan_of(network, {"x": ZeroBitmap()}), counted).overflows == ()
+    page = io.StringIO()
+    Console(file=page, width=80).print(report_tables(report(plan, counted)))
+    assert "units that pass their cap" in page.getvalue()
+    assert f"{50 * busy:.2f} %" in page.getvalue()
 
 
 def test_a_variable_rate_says_whether_it_was_measured(network: Network, plan_of: PlanOf) -> None:

@@ -87,6 +87,8 @@ def show_evaluation(found: Evaluation, as_json: bool) -> None:
         print_json(found.to_json())
     else:
         print_table(show.evaluation_table(found.result))
+        if found.overflows:
+            print_table(show.overflow_table(found.overflows))
     if found.note:
         say(found.note)
 

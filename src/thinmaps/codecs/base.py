@@ -129,6 +129,11 @@ class Codec(ABC):
         """Whether every map comes back unchanged; it may depend on the configuration."""
         return True
 
+    @property
+    def foreseen_overflow(self) -> float | None:
+        """Share of units that calibration saw pass the cap; None without a cap or if not known."""
+        return None
+
     @abstractmethod
     def unit_bytes(self, spec: MapSpec, rows: int) -> int:
         """Largest payload of a unit of `rows` rows; exact for fixed rate."""

@@ -59,14 +59,19 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   return blocks->decode(variants.At(spec, payload[0]), payload.subspan(1), column, columns, rows);
 }
 
+bool FirstStepsDidNotFit(std::span<const uint8_t> payload) {
+  return !payload.empty() && payload[0] > 0;
+}
+
 }  // namespace
 
 extern const CodecKernel kCapped{"capped", Isa::kPortable, Encode<Isa::kPortable>,
-                                 Decode<Isa::kPortable>};
+                                 Decode<Isa::kPortable>, FirstStepsDidNotFit};
 #if defined(__x86_64__)
-extern const CodecKernel kCappedAvx2{"capped", Isa::kAvx2, Encode<Isa::kAvx2>, Decode<Isa::kAvx2>};
+extern const CodecKernel kCappedAvx2{"capped", Isa::kAvx2, Encode<Isa::kAvx2>, Decode<Isa::kAvx2>,
+                                     FirstStepsDidNotFit};
 extern const CodecKernel kCappedAvx512{"capped", Isa::kAvx512, Encode<Isa::kAvx512>,
-                                       Decode<Isa::kAvx512>};
+                                       Decode<Isa::kAvx512>, FirstStepsDidNotFit};
 #endif
 
 }  // namespace thinmaps

@@ -30,8 +30,8 @@ The native twin is capped.cc.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -66,6 +66,8 @@ class Capped(Codec):
 
     steps: tuple[Steps, ...] = (IDENTITY,)
     cap_share: int = SHARE_ONE
+    # Of the samples' units, in 1/65536: how many overflowed. Decoding does not need it.
+    fitted_overflow: int | None = field(default=None, metadata={"optional": True})
 
     @classmethod
     def fit(
@@ -88,7 +90,8 @@ class Capped(Codec):
             raise BadArgument(f"{cls.id} needs permille to be an integer in 1..1000: {permille!r}")
         steps = [fit_steps(step, 8, spec.channels, weights) or IDENTITY]
         first = BlockWidth(unit_rows, steps[0])
-        share = _share_kept(first, spec, samples, permille)
+        sizes = _sizes(first, spec, samples)
+        share = _share_kept(sizes, spec, permille)
         rows = min(unit_rows, spec.height)
         cap = rows * spec.width * spec.channels * share // SHARE_ONE
         while (
@@ -98,7 +101,11 @@ class Capped(Codec):
         ):
             step = min(max(2 * step, 2 * OPTION_ONE), COARSEST)
             steps.append(fit_steps(step, 8, spec.channels, weights) or IDENTITY)
-        return cls(unit_rows, tuple(steps), share)
+        codec = cls(unit_rows, tuple(steps), share)
+        if not sizes:
+            return codec
+        passed = sum(1 + size > codec.unit_bytes(spec, rows) for rows, size in sizes)
+        return replace(codec, fitted_overflow=passed * SHARE_ONE // len(sizes))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,8 +116,19 @@ class Capped(Codec):
                 f"{self.id} needs cap_share to be an integer in 0..{2 * SHARE_ONE}, "
                 f"got {self.cap_share!r}"
             )
+        fitted = self.fitted_overflow
+        if fitted is not None and (type(fitted) is not int or not 0 <= fitted <= SHARE_ONE):
+            raise BadArgument(
+                f"{self.id} needs fitted_overflow to be an integer in 0..{SHARE_ONE}, got "
+                f"{fitted!r}"
+            )
         for steps in self.steps:
             BlockWidth(self.unit_rows, steps)
+
+    @property
+    def foreseen_overflow(self) -> float | None:
+        """As the samples had it; pictures unlike them have another."""
+        return None if self.fitted_overflow is None else self.fitted_overflow / SHARE_ONE
 
     @property
     def lossless(self) -> bool:
@@ -188,13 +206,17 @@ def _units(samples: UInt8Array, unit_rows: int) -> Iterator[UInt8Array]:
             yield values[first : first + unit_rows]
 
 
-def _share_kept(codec: BlockWidth, spec: MapSpec, samples: UInt8Array, permille: int) -> int:
-    """The least share of raw bytes, in 1/65536, that `permille` of the units do not pass."""
+def _sizes(codec: BlockWidth, spec: MapSpec, samples: UInt8Array) -> list[tuple[int, int]]:
+    """Rows and payload bytes of every unit of the samples."""
     twin = fastest(codec)
-    shares = sorted(
-        -(-len(twin.encode_unit(rows, spec)) * SHARE_ONE // rows.size)
-        for rows in _units(samples, codec.unit_rows)
-    )
+    units = _units(samples, codec.unit_rows)
+    return [(len(rows), len(twin.encode_unit(rows, spec))) for rows in units]
+
+
+def _share_kept(sizes: Sequence[tuple[int, int]], spec: MapSpec, permille: int) -> int:
+    """The least share of raw bytes, in 1/65536, that `permille` of the units do not pass."""
+    row_bytes = spec.width * spec.channels
+    shares = sorted(-(-size * SHARE_ONE // (rows * row_bytes)) for rows, size in sizes)
     if not shares:
         return 2 * SHARE_ONE
     kept = -(-len(shares) * permille // 1000)

@@ -4,8 +4,9 @@
 The nouns are the schema: a field annotated `int` is read as an `int` and nothing else, a field
 annotated `NDArray[np.int8]` is an int8 array of the container, named by its place in the document
 (`source/nodes/3/operator/weights`), and the document holds that name where the array belongs. So
-a new operator or codec needs no line here. Reading is strict: each key of a noun must be there,
-no other may, `true` is no number, an integer stays below 2**40, a float is finite.
+a new operator or codec needs no line here. Reading is strict: each key of a noun must be there
+(but that of a field marked optional, which is left out where it is None), no other may, `true` is
+no number, an integer stays below 2**40, a float is finite.
 
 `Operator` and `Codec` are families: their JSON carries the member's `id` beside its fields.
 """
@@ -45,6 +46,7 @@ def write(value: Any, place: str, arrays: Arrays) -> Any:
         fields = {
             field.name: write(getattr(value, field.name), _below(place, field.name), arrays)
             for field in dataclasses.fields(value)
+            if not (_is_optional(field) and getattr(value, field.name) is None)
         }
         return {"id": value.id, **fields} if isinstance(value, Operator | Codec) else fields
     if isinstance(value, Mapping):
@@ -79,6 +81,10 @@ def _refuse(place: str, needed: str, value: Any) -> BadFile:
     return BadFile(f"{place}: {needed} is needed, got {shown[:60]}{'...' * (len(shown) > 60)}")
 
 
+def _is_optional(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get("optional"))
+
+
 @cache
 def _annotations(noun: type) -> dict[str, Any]:
     """Field name -> annotation, class variables left out."""
@@ -90,7 +96,8 @@ def _read_fields(noun: type, value: Any, place: str, arrays: Arrays) -> Any:
     fields = _annotations(noun)
     if not isinstance(value, dict):
         raise _refuse(place, f"the fields of a {noun.__name__}", value)
-    if missing := fields.keys() - value.keys():
+    needed = {field.name for field in dataclasses.fields(noun) if not _is_optional(field)}
+    if missing := needed - value.keys():
         raise BadFile(f"{place or 'the document'}: {min(missing)!r} is missing")
     if unknown := value.keys() - fields.keys():
         raise BadFile(f"{place or 'the document'}: {min(unknown)!r} is unknown")
@@ -98,6 +105,7 @@ def _read_fields(noun: type, value: Any, place: str, arrays: Arrays) -> Any:
         **{
             name: read(annotation, value[name], _below(place, name), arrays)
             for name, annotation in fields.items()
+            if name in value
         }
     )
 

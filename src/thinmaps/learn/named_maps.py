@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument
+from thinmaps.nearest import alike
 
 
 class NamedMaps:
@@ -81,7 +81,7 @@ class _Seen(dict[str, Tensor]):
 def _submodule(module: nn.Module, name: str) -> nn.Module:
     named = dict(module.named_modules())
     if name not in named or not name:
-        near = get_close_matches(name, [known for known in named if known], n=3)
+        near = alike(name, filter(None, named))
         cure = f"; near: {', '.join(near)}" if near else ""
         raise BadArgument(f"{type(module).__name__} has no submodule {name!r}{cure}")
     found: nn.Module = named[name]

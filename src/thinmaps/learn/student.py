@@ -17,7 +17,6 @@ and stay as they are.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ from thinmaps.learn.points import LayerShape, Point, point_at, set_tensor, tenso
 from thinmaps.learn.surrogates import Surrogate, surrogate_of
 from thinmaps.learn.surrogates.base import bytes_to_values, values_to_bytes
 from thinmaps.learn.tail import TailTwin
+from thinmaps.nearest import nearest
 from thinmaps.types import MapSpec
 
 Factors = Mapping[str, NDArray[np.float32]]
@@ -297,8 +297,8 @@ class Student(nn.Module):
     def check_map(self, name: str) -> None:
         """`BadArgument` names the nearest maps where there is no such map."""
         if name not in self.map_names:
-            near = difflib.get_close_matches(name, self.map_names, 3) or list(self.map_names[:3])
-            raise BadArgument(f"the student has no map {name!r}; near it: {', '.join(near)}")
+            near = ", ".join(nearest(name, self.map_names))
+            raise BadArgument(f"the student has no map {name!r}; near it: {near}")
 
     def _factor(self, name: str, like: Tensor) -> Tensor:
         factors = (self.factors or {}).get(name)

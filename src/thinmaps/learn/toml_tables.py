@@ -9,7 +9,6 @@ converted silently but a whole number to a float and a list to a tuple.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from thinmaps.errors import ThinmapsError
 from thinmaps.file.atomic import check_writable
+from thinmaps.nearest import alike
 
 SourcePath = Annotated[Path, "exists"]
 TargetPath = Annotated[Path, "writable"]
@@ -72,7 +72,7 @@ def read_table(
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """A sentence about a name that is none, with the nearest one."""
-    near = difflib.get_close_matches(name, known, 1)
+    near = alike(name, known, 1)
     cure = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
     return f"{what} {name!r}; {cure}"
 

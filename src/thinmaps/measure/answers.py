@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from thinmaps.errors import BadArgument
 from thinmaps.file import Model
 from thinmaps.graph.tail import evaluate as evaluate_tail
-from thinmaps.measure.accuracy import Answer
+from thinmaps.measure.counting import means
+from thinmaps.measure.report import Overflow, overflows
 from thinmaps.quant import dequantise
 from thinmaps.run.engine import Engine
 from thinmaps.types import Preprocessing
@@ -20,14 +21,28 @@ from thinmaps.types import Preprocessing
 Array = NDArray[Any]
 
 
-def thin_answer(model: Model, threads: int = 1) -> Answer:
+class ThinAnswer:
     """The engine with the tail behind it, for a network of one input."""
-    engine = Engine(model.plan, threads=threads)
 
-    def answer(picture: NDArray[np.uint8]) -> list[Array]:
-        return list(final_outputs(model, engine.maps(picture)).values())
+    def __init__(self, model: Model, threads: int = 1) -> None:
+        self.model, self.engine = model, Engine(model.plan, threads=threads)
+        self._passed: list[Mapping[str, float]] = []
 
-    return answer
+    def __call__(self, picture: NDArray[np.uint8]) -> list[Array]:
+        """The outputs of the model file."""
+        answers = list(final_outputs(self.model, self.engine.maps(picture)).values())
+        self._passed.append(self.engine.overflow_shares)
+        return answers
+
+    @property
+    def overflows(self) -> tuple[Overflow, ...]:
+        """Of the maps with a cap, the mean share over all pictures so far."""
+        return overflows(self.model.plan, means(self._passed))
+
+
+def thin_answer(model: Model, threads: int = 1) -> ThinAnswer:
+    """A thin network, ready to answer."""
+    return ThinAnswer(model, threads)
 
 
 def final_outputs(model: Model, maps: Mapping[str, Array]) -> dict[str, Array]:

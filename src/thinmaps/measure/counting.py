@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,12 +13,21 @@ from thinmaps.run.engine import Engine, Input
 
 
 def count(plan: Plan, inputs: Iterable[Input] = ()) -> Counted:
-    """Bytes that an engine of `plan` really took, and stored of encoded maps on `inputs`."""
+    """What an engine of `plan` really took, and stored of encoded maps on `inputs`."""
     engine = Engine(plan)
-    stored: dict[str, list[int]] = {name: [] for name in plan.codecs}
+    stored: list[Mapping[str, float]] = []
+    passed: list[Mapping[str, float]] = []
     for x in inputs:
         engine.maps(x)
-        for name, count_of_one in engine.encoded_bytes.items():
-            stored[name].append(count_of_one)
-    means = {name: float(np.mean(counts)) for name, counts in stored.items() if counts}
-    return Counted(engine.arena.nbytes, engine.weights_bytes, means)
+        stored.append(engine.encoded_bytes)
+        passed.append(engine.overflow_shares)
+    return Counted(engine.arena.nbytes, engine.weights_bytes, means(stored), means(passed))
+
+
+def means(counted: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each map's counts; all have the same maps."""
+    return (
+        {name: float(np.mean([each[name] for each in counted])) for name in counted[0]}
+        if counted
+        else {}
+    )

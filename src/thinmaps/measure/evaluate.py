@@ -57,6 +57,7 @@ from thinmaps.measure.detection import (
 )
 from thinmaps.measure.drop import DropMeter
 from thinmaps.measure.labels import AnnotatedPicture, Mask, read_annotations
+from thinmaps.measure.report import Overflow
 from thinmaps.measure.truths import Truth, labelled_pictures, pictures_with_truths
 from thinmaps.run.pictures import load_picture
 from thinmaps.types import Preprocessing
@@ -70,16 +71,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and a sentence about what could not be."""
+    """What was found, a sentence about what could not be, and units that passed a cap meanwhile."""
 
     result: Classification | Detections | Segmentation
     note: str | None = None
+    overflows: tuple[Overflow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The result's fields; `skipped` is a count, `skipped_pictures` says which and why."""
         fields = dataclasses.asdict(self.result)
         reasons = fields.pop("skipped")
-        return {**fields, "skipped": len(reasons), "skipped_pictures": reasons, "note": self.note}
+        said = {"skipped": len(reasons), "skipped_pictures": reasons, "note": self.note}
+        return {**fields, **said, "overflows": [dataclasses.asdict(o) for o in self.overflows]}
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,17 @@ def evaluate(
     """
     shape, preprocessing = picture_input(model)
     float_answer, note = _reference_answer(model, reference, shape, preprocessing)
-    subjects = Subjects(thin_answer(model, threads), float_answer, shape, preprocessing)
+    thin = thin_answer(model, threads)
+    subjects = Subjects(thin, float_answer, shape, preprocessing)
+    found: Classification | Detections | Segmentation
     if task == "detect":
         names = model.labels or VOC_CLASSES
-        return Evaluation(_detect(subjects, images, labels, anchors, names, progress), note)
-    if task == "segment":
-        return Evaluation(_segment(subjects, images, labels, note, progress), note)
-    return Evaluation(_classify(subjects, images, labels, progress), note)
+        found = _detect(subjects, images, labels, anchors, names, progress)
+    elif task == "segment":
+        found = _segment(subjects, images, labels, note, progress)
+    else:
+        found = _classify(subjects, images, labels, progress)
+    return Evaluation(found, note, thin.overflows)
 
 
 def _reference_answer(

@@ -57,12 +57,32 @@ class MapRow:
 class Counted:
     """What an engine counted: its arena, its packed weights, stored bytes moved per inference.
 
-    `encoded_bytes` is the mean size of each encoded map over the pictures that were run.
+    `encoded_bytes` is the mean size of each encoded map over the pictures that were run,
+    `overflow_shares` the mean share of units that passed the cap of each map that has one.
     """
 
     arena_bytes: int
     weights_bytes: int
     encoded_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    overflow_shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Units of a map that pass its cap, as shares: in calibration and in runs, where known."""
+
+    map: str
+    foreseen: float | None
+    counted: float | None
+
+
+def overflows(plan: Plan, counted: Mapping[str, float]) -> tuple[Overflow, ...]:
+    """One for every map of `plan` whose codec has a cap."""
+    return tuple(
+        Overflow(name, codec.foreseen_overflow, counted.get(name))
+        for name, codec in plan.codecs.items()
+        if codec.has_cap
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,7 @@ class Report:
     steps: int
     maps: tuple[MapRow, ...]
     counted: Counted | None = None
+    overflows: tuple[Overflow, ...] = ()
 
     @property
     def raw_bytes(self) -> int:
@@ -113,6 +134,7 @@ def report(plan: Plan, counted: Counted | None = None) -> Report:
             for name in (*network.inputs, *(node.output for node in network.nodes))
         ),
         counted=counted,
+        overflows=overflows(plan, counted.overflow_shares if counted else {}),
     )
 
 

@@ -15,13 +15,28 @@ from thinmaps.measure.comparison import Comparison, Contestant
 from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.profile import Profile, Share
-from thinmaps.measure.report import MapRow, Report
+from thinmaps.measure.report import MapRow, Overflow, Report
 from thinmaps.measure.words import bytes_in_words, percent, three_digits, times
 
 
 def report_tables(report: Report, notes: tuple[str, ...] = ()) -> RenderableType:
     """The headline, one line per map, and the notes."""
-    return Group(_headline(report), Text(), _maps(report), *(Text(f"note: {n}") for n in notes))
+    capped = [overflow_table(report.overflows)] if report.overflows else []
+    said = [Text(f"note: {note}") for note in notes]
+    return Group(_headline(report), Text(), _maps(report), *capped, *said)
+
+
+def overflow_table(overflows: Sequence[Overflow]) -> RenderableType:
+    """Maps with a cap, and how many of their units pass it."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("units that pass their cap", no_wrap=True)
+    for name in ("in calibration", "counted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in overflows:
+        shares = (each.foreseen, each.counted)
+        said = (percent(None if share is None else 100 * share) for share in shares)
+        table.add_row(Text(each.map), *said)
+    return table
 
 
 def front_table(front: Sequence[Trade]) -> RenderableType:

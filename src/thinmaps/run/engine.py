@@ -126,9 +126,22 @@ class Engine:
     @property
     def encoded_bytes(self) -> dict[str, int]:
         """Bytes that the last inference stored of each encoded map, lengths of payloads counted."""
+        return self._by_encoded_map(self._core.encoded_bytes)
+
+    @property
+    def overflow_shares(self) -> dict[str, float]:
+        """The share of units that passed their cap in the last inference, by map that has one."""
+        maps, codecs = self.plan.source.maps, self.plan.codecs
+        return {
+            name: units / codecs[name].unit_count(maps[name])
+            for name, units in self._by_encoded_map(self._core.overflows).items()
+            if codecs[name].has_cap
+        }
+
+    def _by_encoded_map(self, counted: Sequence[int]) -> dict[str, int]:
         names = {f"{name}.coded": name for name in self.plan.codecs}
-        counted = zip(self.plan.network.maps, self._core.encoded_bytes, strict=True)
-        return {names[name]: stored for name, stored in counted if name in names}
+        by_map = zip(self.plan.network.maps, counted, strict=True)
+        return {names[name]: count for name, count in by_map if name in names}
 
     def __call__(self, x: Input) -> Array | dict[str, Array]:
         """The raw outputs of `maps(x)`: the array itself where the network has one output."""

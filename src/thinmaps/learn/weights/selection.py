@@ -6,7 +6,6 @@ Of a module they are its convolutions and linear layers, of a `Student` those wh
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from thinmaps.errors import BadArgument, BadModel
 from thinmaps.learn.points import LayerShape, Point
 from thinmaps.learn.student import Student
+from thinmaps.nearest import nearest
 
 Layer = nn.Conv2d | nn.Linear | Point
 Accept = Callable[[Layer], bool]
@@ -162,7 +162,7 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _no_such_layer(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 3, cutoff=0.0) or known[:3]
+    close = nearest(name, known)
     if not close:
         return f"the network has no layer {name!r}, nor any other convolution or linear layer"
     if _is_pattern(name):
