@@ -130,6 +130,7 @@ def test_pixels_lose_agreement_counted_from_the_base() -> None:
     case = kind.case(Seen(whole, [base], None, INPUT))
     assert kind.points([kind.record([base], case), kind.record([ours], case)]) == 12.5
     assert kind.error([ours], case) is None
+    assert case[0].dtype == np.uint8
 
 
 def test_masks_are_met_at_the_size_of_the_answer_and_void_counts_nowhere(tmp_path: Path) -> None:

@@ -156,12 +156,14 @@ class EqualPixels(AnswerKind):
     points_of = "agreement with the float network's classes of pixels"
     beside_uint8 = True
 
-    def case(self, seen: Seen) -> tuple[NDArray[np.intp], float]:
+    def case(self, seen: Seen) -> tuple[Array, float]:
         """The float network's classes, and the share of which the base agrees."""
         whole = class_map(seen.whole[0])
-        return whole, float(np.mean(class_map(seen.base[0]) == whole))
+        agreed = float(np.mean(class_map(seen.base[0]) == whole))
+        # A byte per pixel as a rule: hundreds of pictures are kept.
+        return whole.astype(np.min_scalar_type(int(whole.max()))), agreed
 
-    def record(self, ours: Outputs, case: tuple[NDArray[np.intp], float]) -> float:
+    def record(self, ours: Outputs, case: tuple[Array, float]) -> float:
         """Share of the pixels that agree no more."""
         whole, base = case
         return base - float(np.mean(class_map(ours[0]) == whole))
