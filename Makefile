@@ -125,7 +125,7 @@ bench-winograd: setup ## Winograd convolutions and ResNet-18 with them, beside o
 bench-codecs: setup ## all codecs on real networks: ratio, drop; OPTIONS=--markdown as in docs/codecs.md
 	$(PYTHON) benchmarks/codecs.py $(OPTIONS)
 
-bench-learning: setup ## codecs that learn in ResNet-20: OPTIONS="rans --bits 1.13 --rate-weight 1.2"
+bench-learning: setup ## codecs that learn in a network: OPTIONS="rans --bits 1.13 --rate-weight 1.2"
 	$(PYTHON) benchmarks/learning.py $(OPTIONS)
 
 bench-weights: setup ## weight methods in ResNet-20: OPTIONS="--methods balanced sr-ste --soft 300"

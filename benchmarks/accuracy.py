@@ -36,20 +36,31 @@ HALF = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Task:
-    """A network, what it is calibrated and evaluated on, and the drop it may have in points."""
+    """A network, what it is calibrated and evaluated on, and the drop it may have in points.
+
+    `fused` are maps that no machine stores: a classifier's is fused with the mean behind it.
+    """
 
     network: str
     preprocessing: Preprocessing
     calibration: str
     evaluation: tuple[str, ...]
     allowed_drop: float
+    fused: tuple[str, ...] = ()
 
 
 IMAGENET = ("imagenet-sample/eval_val", "imagenet-sample/eval_flickr")
 CIFAR = ("cifar10/cifar10_jpeg_test.npz",)
 CIFAR_TRAIN = "cifar10/cifar10_jpeg_train.npz"
 TASKS = (
-    Task("squeezenet1_1", Preprocessing(), "imagenet-sample/calibrate", IMAGENET, 0.5),
+    Task(
+        "squeezenet1_1",
+        Preprocessing(),
+        "imagenet-sample/calibrate",
+        IMAGENET,
+        0.5,
+        fused=("relu_25",),
+    ),
     Task("mobilenet_v2", HALF, "imagenet-sample/calibrate", IMAGENET, 1.0),
     Task("cifar10_resnet20_jpeg", Preprocessing(), CIFAR_TRAIN, CIFAR, 0.5),
     Task("cifar10_resnet56", Preprocessing(), CIFAR_TRAIN, CIFAR, 0.5),

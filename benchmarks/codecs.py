@@ -47,8 +47,6 @@ from thinmaps.rate_control import UNIT_ROWS, Scope, control
 from thinmaps.run.engine import Engine
 
 NETWORKS = ("cifar10_resnet20_jpeg", "squeezenet1_1", "mobilenet_v2")
-# A classifier's map is fused with the mean behind it.
-FUSED = {"squeezenet1_1": ("relu_25",)}
 CALIBRATION_PICTURES = 1000
 FIXED, VARIABLE = "all of fixed rate", "all"
 CODED = ("encode", "decode")
@@ -100,8 +98,7 @@ class Bench:
             for folder in task.evaluation
             for fitted, label in pictures(assets / "images" / folder, task, shape, every)
         ]
-        fused = FUSED.get(task.network, ())
-        names = tuple(name for name in stored_maps(network) if name not in fused)
+        names = tuple(name for name in stored_maps(network) if name not in task.fused)
         return cls(task, prepared, names, cases)
 
     def measure(self, name: str, chosen: Mapping[str, Codec], seconds: float) -> Row:

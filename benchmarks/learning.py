@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs that learn in ResNet-20 for CIFAR-10: the ratio, and what is left of the answers.
+"""Codecs that learn in a network: the ratio, and what is left of the answers.
 
-    python benchmarks/learning.py RECIPE [--bits B] [--rate-weight W] [--steps N]
-                                  [--checkpoint FILE] [--begin FILE] [--cost]
+    python benchmarks/learning.py RECIPE [--network N] [--bits B] [--rate-weight W] [--steps N]
+                                  [--checkpoint FILE] [--begin FILE] [--cost] [--held-out]
                                   [--assets FOLDER] [--output [FILE]]
 
 `rans` begins with the steps that rate control finds for B bits per element and learns them with the
 network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits;
-`block_code` learns matrices, of B bits per element in the mean over all maps.
+`block_code` learns matrices, of B bits per element in the mean over all maps. Networks are those of
+taught_networks.py.
 
 A recipe is one function and a course: from the network and its training pictures to codecs for the
-stored maps (all 19 behind a ReLU), and how they are trained. Codecs and network learn together,
-from the float network's answers on training pictures, no labels. The last 1,000 training pictures
-are held out: settings are chosen there. Then the student is exported, compressed to a .thin file
-and run by the engine, layer by layer, on the 10,000 test pictures, which nothing else reads: every
-byte of every payload is counted against uint8 maps; tables, which a file holds once, are reported
-beside it. The first test pictures' scores must equal the student's, bit for bit.
+stored maps (all behind a ReLU), and how they are trained. Codecs and network learn together, from
+the float network's answers on training pictures, no labels. Then the student is exported,
+compressed to a .thin file and run by the engine, layer by layer, on the evaluation pictures, which
+nothing else reads (or, with --held-out, on training pictures that nothing learned from: settings
+are chosen there): every byte of every payload is counted against uint8 maps; tables, which a file
+holds once, are reported beside it. The first pictures' scores must equal the student's, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -32,15 +34,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import ASSETS, CIFAR, CIFAR_TRAIN, TASKS, pictures
-from resnet20 import ResNet20, resnet20
+from accuracy import ASSETS
 from results_file import provenance, results_file, write
+from taught_networks import SUBJECTS, Bench
 
 import thinmaps
 import thinmaps.learn as tl
 from thinmaps.allocate.choices import menu
 from thinmaps.allocate.lagrange import front
-from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.calibrate.sensitivity import Block, moments, of_maps, sensitivities
 from thinmaps.codecs import Codec
 from thinmaps.codecs.block_code import BlockCode, FreeTransform
@@ -52,79 +53,47 @@ from thinmaps.codecs.transform_fit import (
     block_bytes_together,
     transform_of,
 )
+from thinmaps.file import Model
 from thinmaps.graph.quantise import real_values
 from thinmaps.learn.checkpoint import read_checkpoint
 from thinmaps.measure.accuracy import classification, judge_class
 from thinmaps.measure.answers import final_outputs
 from thinmaps.measure.float_model import FloatModel
-from thinmaps.measure.map_profile import stored_maps
 from thinmaps.measure.report import array_bytes
 from thinmaps.plan.build import build
-from thinmaps.prepared import Prepared
 from thinmaps.rate_control import SENSITIVITY_PICTURES, UNIT_ROWS, offers
 from thinmaps.run.engine import Engine
 
-NETWORK = "cifar10_resnet20_jpeg"
-TASK = next(task for task in TASKS if task.network == NETWORK)
-EXAMPLE = torch.zeros(1, 3, 32, 32)
-HELD_OUT = 1000
-CALIBRATION_PICTURES = 1000
-SAMPLE_PICTURES = 400
-COMPARED_PICTURES = 500  # answers of engine and student
 ROUNDS = 31  # of timing
-# Channels of a block, by those of its map: tables grow with them.
-GROUPS = {16: 16, 32: 8, 64: 8}
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """The float network, what it is trained on, and the uint8 network that it becomes."""
-
-    assets: Path
-    teacher: ResNet20
-    training: list[np.ndarray]
-    prepared: Prepared
-
-    @classmethod
-    def open(cls, assets: Path) -> Bench:
-        """Read and calibrate."""
-        teacher = resnet20(assets / "weights" / f"{NETWORK}.safetensors")
-        everything = [
-            picture for _, picture in open_pictures(assets / "images" / CIFAR_TRAIN).read()
-        ]
-        training = everything[:-HELD_OUT]
-        captured = tl.capture(teacher, EXAMPLE).model
-        calibration = open_pictures(training).at_most(CALIBRATION_PICTURES)
-        prepared = Prepared.open(captured, calibration, preprocessing=TASK.preprocessing)
-        return cls(assets, teacher, training, prepared)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The maps that a machine stores layer by layer."""
-        return stored_maps(self.prepared.networks.own)
-
-    def samples(self) -> dict[str, np.ndarray]:
-        """Bytes (n, h, w, c) of those maps."""
-        seen = list(
-            self.prepared.observed(self.names, open_pictures(self.training[:SAMPLE_PICTURES]))
-        )
-        return {name: np.stack([maps[name] for maps in seen]) for name in self.names}
-
-    def student(self, codecs: dict[str, Codec]) -> tl.Student:
-        """The uint8 network with those codecs, to be trained."""
-        plan = build(self.prepared.networks.own, codecs=codecs, schedule="layer")
-        return tl.prepare(self.teacher, EXAMPLE, plan)
 
 
 @dataclass(frozen=True)
 class Training:
     """What for, how long, where a run that stopped goes on, and another run to begin with."""
 
+    recipe: str
     bits: float
     rate_weight: float
+    network_rate: float
     steps: int
+    batch: int
     checkpoint: Path | None
     begin: Path | None = None
+
+    @classmethod
+    def asked(cls, options: argparse.Namespace, course: Course) -> Training:
+        """The course's, where the command does not say otherwise."""
+        rate = options.network_rate
+        return cls(
+            options.recipe,
+            options.bits,
+            options.rate_weight,
+            course.options.network_rate if rate is None else rate,
+            course.steps if options.steps is None else options.steps,
+            options.batch or course.batch,
+            options.checkpoint,
+            options.begin,
+        )
 
 
 @dataclass(frozen=True)
@@ -136,8 +105,9 @@ class Cost:
     convolutions_us: float
 
     @classmethod
-    def of(cls, engine: Engine, picture: np.ndarray) -> Cost:
+    def of(cls, engine: Engine, bench: Bench) -> Cost:
         """A map is encoded once and decoded for each of its readers."""
+        picture, _ = next(bench.cases(held_out=True))
         kinds = {node.name: node.operator.id for node in engine.plan.network.nodes}
         rounds: dict[str, list[float]] = {kind: [] for kind in ("encode", "decode", "conv")}
         for _ in range(ROUNDS):
@@ -151,14 +121,17 @@ class Cost:
 class Result:
     """What a recipe came to; `agreement` is with the float network, in percent."""
 
+    network: str
     recipe: str
     bits: float
     rate_weight: float
+    network_rate: float
     steps: int
     batch: int
     training_pictures: int
     training_cpu_seconds: float
     ratio: float
+    raw_bytes: int
     table_bytes: int
     float_top1: float
     top1: float
@@ -166,6 +139,7 @@ class Result:
     drop_interval: tuple[float, float]
     agreement: float
     pictures: int
+    held_out: bool
     compared: int
     cost: Cost
 
@@ -190,8 +164,9 @@ def narrow(bench: Bench, bits: float) -> dict[str, Codec]:
 def mixed_width(bench: Bench, bits: float) -> dict[str, Codec]:
     """`bits` in the mean over all maps, where the outputs feel them most."""
     network, samples = bench.prepared.networks.own, bench.samples()
-    few = open_pictures(bench.training).at_most(SENSITIVITY_PICTURES)
-    weights = of_maps(sensitivities(bench.prepared.networks.real, few, TASK.preprocessing), network)
+    few = bench.split.training.at_most(SENSITIVITY_PICTURES)
+    real, preprocessing = bench.prepared.networks.real, bench.prepared.preprocessing
+    weights = of_maps(sensitivities(real, few, preprocessing), network)
     specs = {name: network.maps[name] for name in bench.names}
     tables = {name: Tables.fit(spec, samples[name]) for name, spec in specs.items()}
     return dict(fit_together(specs, tables, weights, bits, UNIT_ROWS))
@@ -201,18 +176,21 @@ def block_code(bench: Bench, bits: float) -> dict[str, Codec]:
     """Components of what the outputs feel; bytes go to the maps where they save most."""
     network, real = bench.prepared.networks.own, bench.prepared.networks.real
     specs = {name: network.maps[name] for name in bench.names}
-    shapes = {name: BlockShape(2, 2, GROUPS[spec.channels]) for name, spec in specs.items()}
+    groups, others = bench.subject.groups, bench.subject.other_groups
+    shapes = {
+        name: BlockShape(2, 2, groups.get(spec.channels, others)) for name, spec in specs.items()
+    }
     parts = {
         name: Block(shape.rows, shape.columns, shape.channels) for name, shape in shapes.items()
     }
-    felt = moments(real, bench.training, parts, TASK.preprocessing)
+    felt = moments(real, bench.split.training, parts, bench.prepared.preprocessing)
     bases = {
         name: bases_of(
             specs[name], values, shapes[name], [m * specs[name].scale ** 2 for m in felt[name]]
         )
         for name, values in bench.samples().items()
     }
-    blocks = {name: spec.height // 2 * (spec.width // 2) for name, spec in specs.items()}
+    blocks = {name: -(-spec.height // 2) * -(-spec.width // 2) for name, spec in specs.items()}
     elements = sum(spec.raw_bytes for spec in specs.values())
     block_bytes = block_bytes_together(bases, blocks, bits / 8 * elements / sum(blocks.values()))
     transforms = {
@@ -226,10 +204,14 @@ def block_code(bench: Bench, bits: float) -> dict[str, Codec]:
 
 @dataclass(frozen=True)
 class Course:
-    """How codecs and network are trained; `refits` fits the codecs' tables in the end."""
+    """How codecs and network are trained; `refits` fits the codecs' tables in the end.
+
+    `margin` is that of crops, of pictures that are no windows of larger ones.
+    """
 
     steps: int
     batch: int
+    margin: int
     losses: tl.DistillationLosses
     options: tl.TrainingOptions
     refits: bool
@@ -246,6 +228,7 @@ class Recipe:
 STEPS = Course(
     steps=1000,
     batch=32,
+    margin=2,
     losses=tl.DistillationLosses(temperature=2.0, logit_weight=0.1),
     options=tl.TrainingOptions(
         network_rate=1e-3,
@@ -253,18 +236,17 @@ STEPS = Course(
         warm_up=0.03,
         clip_norm=10.0,
         exact_from=1.0,  # its integers differ by single bytes, and cost twice the time
-        augment=tl.InTurn(tl.RandomCrop(2), tl.RandomFlip()),
     ),
     refits=True,
 )
 MATRICES = Course(
     steps=400,
     batch=64,
+    margin=4,
     losses=tl.DistillationLosses(temperature=2.0),
     options=tl.TrainingOptions(
         network_rate=3e-4,
         codec_rate=1e-3,
-        augment=tl.InTurn(tl.RandomCrop(4), tl.RandomFlip()),
     ),
     refits=False,
 )
@@ -276,10 +258,18 @@ RECIPES = {
 }
 
 
+def augmentation(bench: Bench, course: Course) -> tl.InTurn:
+    """Windows where stored pictures are larger than those to learn from, else crops."""
+    subject = bench.subject
+    if subject.window < subject.stored_side:
+        return tl.InTurn(tl.RandomWindow(subject.window), tl.RandomFlip())
+    return tl.InTurn(tl.RandomCrop(course.margin), tl.RandomFlip())
+
+
 def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
     """A student with the recipe's codecs, both taught by the float network."""
     student, course = bench.student(recipe.codecs(bench, training.bits)), recipe.course
-    rate = course.options.network_rate
+    rate = training.network_rate
     if training.begin is not None:
         student.load_state_dict(read_checkpoint(training.begin)["student"])
         rate /= 2
@@ -291,60 +281,67 @@ def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
         checkpoint_every=50,
         resume=training.checkpoint is not None,
         log=None if training.checkpoint is None else training.checkpoint.parent,
+        augment=augmentation(bench, course),
     )
-    loader = tl.PictureLoader(bench.training, batch=course.batch, size=(32, 32))
-    tl.distill(
-        student,
-        bench.teacher,
-        loader,
-        steps=training.steps,
-        losses=course.losses,
-        options=options,
+    side = (bench.subject.stored_side,) * 2
+    loader = tl.PictureLoader(
+        bench.split.training, training.batch, side, bench.subject.task.preprocessing
     )
+    if training.steps:
+        losses, steps = course.losses, training.steps
+        tl.distill(student, bench.teacher, loader, steps=steps, losses=losses, options=options)
     if course.refits:
         tl.refit(student, loader)
     return student
 
 
-def measured(
-    bench: Bench, recipe: str, student: tl.Student, training: Training, seconds: float
-) -> Result:
-    """The student as a .thin file, on the test pictures."""
+def as_file(student: tl.Student, bench: Bench) -> Model:
+    """The student as its .thin file has it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student"
         tl.export(student, path.with_suffix(".onnx"))
         model = thinmaps.compress(
-            path.with_suffix(".onnx"), preprocessing=TASK.preprocessing, schedule="layer"
+            path.with_suffix(".onnx"),
+            preprocessing=bench.subject.task.preprocessing,
+            schedule="layer",
         )
         thinmaps.save(model, path.with_suffix(".thin"))
-        model = thinmaps.load(path.with_suffix(".thin"))
-    engine = Engine(model.plan, threads=1)
-    network = model.plan.source
-    shape = network.maps[network.inputs[0]].shape
-    whole = FloatModel(bench.assets / "models" / f"{NETWORK}.onnx", TASK.preprocessing, shape[:2])
+        return thinmaps.load(path.with_suffix(".thin"))
+
+
+def measured(
+    bench: Bench, student: tl.Student, training: Training, seconds: float, *, held_out: bool
+) -> Result:
+    """The student as a .thin file, on evaluation or held-out pictures."""
+    model = as_file(student, bench)
+    engine, network = Engine(model.plan, threads=1), model.plan.source
+    subject = bench.subject
+    file = bench.assets / "models" / f"{subject.name}.onnx"
+    whole = FloatModel(file, subject.task.preprocessing, (subject.side, subject.side))
     student.eval()
     verdicts, stored = [], 0
-    for at, (fitted, label) in enumerate(
-        pictures(bench.assets / "images" / CIFAR[0], TASK, shape, 1)
-    ):
+    for at, (fitted, label) in enumerate(bench.cases(held_out=held_out)):
         (scores,) = final_outputs(model, engine.maps(fitted)).values()
         verdicts.append(judge_class(scores, whole(fitted)[0], label))
         stored += sum(engine.encoded_bytes.values())
-        if at < COMPARED_PICTURES:
-            _require_equal(student, fitted, scores)
+        if at < subject.compared_pictures:
+            _require_equal(bench, student, fitted, scores)
     found = classification(verdicts)
     held = [network.maps[name].raw_bytes for name in model.plan.codecs]
     assert len(held) == len(bench.names)
     assert found.drop_interval is not None
     return Result(
-        recipe=recipe,
+        network=subject.name,
+        recipe=training.recipe,
         bits=training.bits,
         rate_weight=training.rate_weight,
+        network_rate=training.network_rate,
         steps=training.steps,
-        batch=RECIPES[recipe].course.batch,
-        training_pictures=len(bench.training),
+        batch=training.batch,
+        training_pictures=len(bench.split.training),
         training_cpu_seconds=round(seconds, 1),
         ratio=sum(held) * found.pictures / stored,
+        raw_bytes=sum(held),
         table_bytes=sum(map(array_bytes, model.plan.codecs.values())),
         float_top1=found.float_top1 or 0.0,
         top1=found.top1 or 0.0,
@@ -352,14 +349,17 @@ def measured(
         drop_interval=found.drop_interval,
         agreement=found.agreement or 0.0,
         pictures=found.pictures,
-        compared=min(COMPARED_PICTURES, found.pictures),
-        cost=Cost.of(engine, bench.training[0]),
+        held_out=held_out,
+        compared=min(subject.compared_pictures, found.pictures),
+        cost=Cost.of(engine, bench),
     )
 
 
-def _require_equal(student: tl.Student, fitted: np.ndarray, scores: np.ndarray) -> None:
+def _require_equal(
+    bench: Bench, student: tl.Student, fitted: np.ndarray, scores: np.ndarray
+) -> None:
     """Stop where the engine's scores are not the student's, to the last bit."""
-    real = torch.from_numpy(real_values(fitted, TASK.preprocessing)[None])
+    real = torch.from_numpy(real_values(fitted, bench.subject.task.preprocessing)[None])
     with torch.no_grad():
         expected = student(real).numpy()
     np.testing.assert_array_equal(np.reshape(scores, expected.shape), expected)
@@ -368,33 +368,36 @@ def _require_equal(student: tl.Student, fitted: np.ndarray, scores: np.ndarray) 
 def cost(bench: Bench, codecs: dict[str, Codec]) -> Cost:
     """Of codecs that are not trained; at a fixed rate learning changes no size."""
     plan = build(bench.prepared.networks.own, codecs=codecs, schedule="layer")
-    return Cost.of(Engine(plan, threads=1), bench.training[0])
+    return Cost.of(Engine(plan, threads=1), bench)
 
 
 def main() -> int:
     """Train, measure, print."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("recipe", choices=RECIPES)
+    arguments.add_argument("--network", choices=SUBJECTS, default=next(iter(SUBJECTS)))
     arguments.add_argument("--bits", type=float, default=2.0, help="per element, in the mean")
     arguments.add_argument("--rate-weight", type=float, default=0.0, help="of the symbols' bits")
-    arguments.add_argument("--steps", type=int, help="instead of the recipe's own")
+    arguments.add_argument("--steps", type=int, help="instead of the recipe's own; 0: no training")
+    arguments.add_argument("--batch", type=int, help="pictures, instead of the recipe's own")
+    arguments.add_argument("--network-rate", type=float, help="instead of the recipe's own")
     arguments.add_argument("--cost", action="store_true", help="the time of codecs, untrained")
+    arguments.add_argument("--held-out", action="store_true", help="judge on held-out pictures")
     arguments.add_argument("--checkpoint", type=Path, help="go on from there, if it exists")
     arguments.add_argument("--begin", type=Path, help="with what a run of this checkpoint learned")
     arguments.add_argument("--assets", type=Path, default=ASSETS)
     arguments.add_argument("--output", type=Path, nargs="?", const=True)
     options = arguments.parse_args()
-    bench = Bench.open(options.assets)
+    bench = Bench.open(SUBJECTS[options.network], options.assets)
     recipe = RECIPES[options.recipe]
     if options.cost:
         print(cost(bench, recipe.codecs(bench, options.bits)))
         return 0
-    steps = options.steps or recipe.course.steps
-    training = Training(options.bits, options.rate_weight, steps, options.checkpoint, options.begin)
+    training = Training.asked(options, recipe.course)
     started = time.process_time()
     student = distilled(bench, recipe, training)
     seconds = time.process_time() - started
-    result = measured(bench, options.recipe, student, training, seconds)
+    result = measured(bench, student, training, seconds, held_out=options.held_out)
     document: dict[str, Any] = {**provenance(), "learning": asdict(result)}
     print(json.dumps(document["learning"], indent=1))
     if options.output:

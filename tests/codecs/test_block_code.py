@@ -131,3 +131,11 @@ def test_bytes_go_to_the_maps_where_they_save_most_and_none_has_less_than_one():
     assert 16.0 * 72 - 60 < spent <= 16.0 * 72
     with pytest.raises(BadArgument, match=r"a byte at least, got a mean of 0\.5"):
         block_bytes_together(bases, {"silent": 6, "quiet": 6, "loud": 6}, 0.5)
+
+
+def test_blocks_of_many_channels_may_have_more_than_255_bytes():
+    spec = MapSpec(2, 4, 96, 1.0, 128)
+    shape = BlockShape(2, 2, 8)
+    loud, silent = (bases_of(spec, drawn_maps(spec, s), shape, None) for s in (40.0, 1e-9))
+    found = block_bytes_together({"loud": loud, "silent": silent}, {"loud": 2, "silent": 2}, 150.0)
+    assert 290 < found["loud"] < 300

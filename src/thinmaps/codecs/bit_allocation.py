@@ -44,14 +44,19 @@ def allocate(
     >>> allocate(losses, np.array([1, 1]), 3).tolist()
     [3, 0]
     """
+    return shares(losses, elements, budget_bits).astype(np.uint8)
+
+
+def shares(losses: Float64Array, elements: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """`allocate` in any unit: `losses` may have more entries than a width has bits."""
     channels, widths = losses.shape
-    if elements.shape != (channels,) or budget_bits < 0 or not np.isfinite(losses).all():
+    if elements.shape != (channels,) or budget < 0 or not np.isfinite(losses).all():
         raise BadArgument(
             f"bits are allocated by finite losses (channels, widths), elements (channels,) and a "
-            f"budget, got {losses.shape}, {elements.shape} and {budget_bits}"
+            f"budget, got {losses.shape}, {elements.shape} and {budget}"
         )
-    chosen = np.zeros(channels, np.uint8)
-    left = int(budget_bits)
+    chosen = np.zeros(channels, np.int64)
+    left = int(budget)
     blocked = np.zeros(channels, bool)
     for channel, start, stop in segments(losses, elements):
         needed = (stop - start) * int(elements[channel])
@@ -85,8 +90,8 @@ def segments(losses: Float64Array, elements: NDArray[np.int64]) -> list[tuple[in
 
 
 def _spent(
-    chosen: NDArray[np.uint8], elements: NDArray[np.int64], left: int, widest: int
-) -> NDArray[np.uint8]:
+    chosen: NDArray[np.int64], elements: NDArray[np.int64], left: int, widest: int
+) -> NDArray[np.int64]:
     """What is left over, a bit at a time to the narrowest channel that it suffices for."""
     while True:
         open_to = np.flatnonzero((chosen < widest) & (elements <= left))

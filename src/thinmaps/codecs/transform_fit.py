@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.codecs.base import UInt8Array
-from thinmaps.codecs.bit_allocation import allocate, segments
+from thinmaps.codecs.bit_allocation import allocate, segments, shares
 from thinmaps.codecs.transform import MOST_SHIFT, WIDEST, Transform
 from thinmaps.errors import BadArgument, BadShape
 from thinmaps.types import MapSpec
@@ -35,7 +35,6 @@ Float64Array = NDArray[np.float64]
 # (channels,), or one matrix per group of channels over the elements of a block.
 Weights = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
-MOST_BLOCK_BYTES = 255  # that maps share among each other
 MOST_BLOCKS = 4096  # of the samples; more of them change little
 # A direction that is not felt would have endless errors: the least is this share of the mean.
 LEAST_FELT = 1e-3
@@ -138,15 +137,16 @@ def block_bytes_together(
     if mean_bytes < 1:
         raise BadArgument(f"a block of a map has a byte at least, got a mean of {mean_bytes}")
     counts = np.array([blocks[name] for name in bases], np.int64)
-    curves = np.stack([_losses_by_bytes(each) for each in bases.values()])
+    most = max(sum(len(basis.losses) for basis in each) for each in bases.values())
+    curves = np.stack([_losses_by_bytes(each, most) for each in bases.values()])
     spare = int((mean_bytes - 1) * counts.sum())
     # Every block has its first byte before the shares of the others are found.
-    more = allocate(curves[:, 1:] * counts[:, None], counts, spare)
+    more = shares(curves[:, 1:] * counts[:, None], counts, spare)
     return {name: 1 + int(added) for name, added in zip(bases, more, strict=True)}
 
 
-def _losses_by_bytes(bases: Sequence[Basis]) -> Float64Array:
-    """What a block of a map loses with 0, 1, .. `MOST_BLOCK_BYTES` bytes."""
+def _losses_by_bytes(bases: Sequence[Basis], most: int) -> Float64Array:
+    """What a block of a map loses with 0, 1, .. `most` bytes."""
     losses = np.concatenate([basis.losses for basis in bases])
     saved = [
         (float(losses[component, start] - losses[component, stop]), stop - start)
@@ -154,7 +154,7 @@ def _losses_by_bytes(bases: Sequence[Basis]) -> Float64Array:
     ]
     spent = np.cumsum([0, *(bits for _, bits in saved)])
     left = losses[:, 0].sum() - np.cumsum([0.0, *(gain for gain, _ in saved)])
-    at = 8 * np.arange(MOST_BLOCK_BYTES + 1)
+    at = 8 * np.arange(most + 1)
     return np.asarray(np.interp(at, spent, left), np.float64)
 
 
