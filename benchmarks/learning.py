@@ -2,13 +2,14 @@
 """Codecs that learn in a network: the ratio, and what is left of the answers.
 
     python benchmarks/learning.py RECIPE [--network N] [--bits B] [--rate-weight W] [--steps N]
+                                  [--batch N] [--network-rate R] [--codec-rate R] [--seed N]
                                   [--checkpoint FILE] [--begin FILE] [--cost] [--held-out]
                                   [--assets FOLDER] [--output [FILE]]
 
 `rans` begins with the steps that rate control finds for B bits per element and learns them with the
 network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits;
-`block_code` learns matrices, of B bits per element in the mean over all maps. Networks are those of
-taught_networks.py.
+`block_code` learns matrices, of B bits per element in the mean over all maps, `gf2` layers of bits
+that begin as the highest B planes. Networks are those of taught_networks.py.
 
 A recipe is one function and a course: from the network and its training pictures to codecs for the
 stored maps (all behind a ReLU), and how they are trained. Codecs and network learn together, from
@@ -45,6 +46,7 @@ from thinmaps.allocate.lagrange import front
 from thinmaps.calibrate.sensitivity import Block, moments, of_maps, sensitivities
 from thinmaps.codecs import Codec
 from thinmaps.codecs.block_code import BlockCode, FreeTransform
+from thinmaps.codecs.gf2 import Gf2
 from thinmaps.codecs.mixed_width import Tables, fit_together
 from thinmaps.codecs.narrow import Narrow
 from thinmaps.codecs.transform_fit import (
@@ -75,22 +77,27 @@ class Training:
     bits: float
     rate_weight: float
     network_rate: float
+    codec_rate: float
     steps: int
     batch: int
-    checkpoint: Path | None
+    seed: int = 0
+    checkpoint: Path | None = None
     begin: Path | None = None
 
     @classmethod
     def asked(cls, options: argparse.Namespace, course: Course) -> Training:
         """The course's, where the command does not say otherwise."""
-        rate = options.network_rate
+        own = course.options
+        network_rate, codec_rate = options.network_rate, options.codec_rate
         return cls(
             options.recipe,
             options.bits,
             options.rate_weight,
-            course.options.network_rate if rate is None else rate,
+            own.network_rate if network_rate is None else network_rate,
+            own.codec_rate if codec_rate is None else codec_rate,
             course.steps if options.steps is None else options.steps,
             options.batch or course.batch,
+            options.seed,
             options.checkpoint,
             options.begin,
         )
@@ -126,8 +133,10 @@ class Result:
     bits: float
     rate_weight: float
     network_rate: float
+    codec_rate: float
     steps: int
     batch: int
+    seed: int
     training_pictures: int
     training_cpu_seconds: float
     ratio: float
@@ -170,6 +179,16 @@ def mixed_width(bench: Bench, bits: float) -> dict[str, Codec]:
     specs = {name: network.maps[name] for name in bench.names}
     tables = {name: Tables.fit(spec, samples[name]) for name, spec in specs.items()}
     return dict(fit_together(specs, tables, weights, bits, UNIT_ROWS))
+
+
+def gf2(bench: Bench, bits: float) -> dict[str, Codec]:
+    """The highest `bits` planes of every element, as layers that may learn to store others."""
+    maps = bench.prepared.networks.own.maps
+    none = np.zeros((0, 1, 1, 1), np.uint8)
+    return {
+        name: Gf2.fit(maps[name], none, keep=int(bits), unit_rows=maps[name].height)
+        for name in bench.names
+    }
 
 
 def block_code(bench: Bench, bits: float) -> dict[str, Codec]:
@@ -255,6 +274,7 @@ RECIPES = {
     "narrow": Recipe(narrow, STEPS),
     "mixed_width": Recipe(mixed_width, STEPS),
     "block_code": Recipe(block_code, MATRICES),
+    "gf2": Recipe(gf2, MATRICES),
 }
 
 
@@ -276,6 +296,8 @@ def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
     options = replace(
         course.options,
         network_rate=rate,
+        codec_rate=training.codec_rate,
+        seed=training.seed,
         rate_weight=training.rate_weight,
         checkpoint=training.checkpoint,
         checkpoint_every=50,
@@ -283,10 +305,7 @@ def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
         log=None if training.checkpoint is None else training.checkpoint.parent,
         augment=augmentation(bench, course),
     )
-    side = (bench.subject.stored_side,) * 2
-    loader = tl.PictureLoader(
-        bench.split.training, training.batch, side, bench.subject.task.preprocessing
-    )
+    loader = bench.loader(training.batch, training.seed)
     if training.steps:
         losses, steps = course.losses, training.steps
         tl.distill(student, bench.teacher, loader, steps=steps, losses=losses, options=options)
@@ -336,8 +355,10 @@ def measured(
         bits=training.bits,
         rate_weight=training.rate_weight,
         network_rate=training.network_rate,
+        codec_rate=training.codec_rate,
         steps=training.steps,
         batch=training.batch,
+        seed=training.seed,
         training_pictures=len(bench.split.training),
         training_cpu_seconds=round(seconds, 1),
         ratio=sum(held) * found.pictures / stored,
@@ -381,6 +402,8 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, help="instead of the recipe's own; 0: no training")
     arguments.add_argument("--batch", type=int, help="pictures, instead of the recipe's own")
     arguments.add_argument("--network-rate", type=float, help="instead of the recipe's own")
+    arguments.add_argument("--codec-rate", type=float, help="instead of the recipe's own")
+    arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--cost", action="store_true", help="the time of codecs, untrained")
     arguments.add_argument("--held-out", action="store_true", help="judge on held-out pictures")
     arguments.add_argument("--checkpoint", type=Path, help="go on from there, if it exists")

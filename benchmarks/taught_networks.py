@@ -139,7 +139,10 @@ SUBJECTS = {
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The float network, what it is trained on, and the uint8 network that it becomes."""
+    """The float network, what it is trained on, and the uint8 network that it becomes.
+
+    `only` are the maps that get codecs, where not all that a machine stores do.
+    """
 
     subject: Subject
     assets: Path
@@ -147,6 +150,7 @@ class Bench:
     teacher: nn.Module
     split: Split
     prepared: Prepared
+    only: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, subject: Subject, assets: Path = ASSETS) -> Bench:
@@ -164,6 +168,8 @@ class Bench:
     @property
     def names(self) -> tuple[str, ...]:
         """The maps that a machine stores layer by layer."""
+        if self.only:
+            return self.only
         stored = stored_maps(self.prepared.networks.own)
         return tuple(name for name in stored if name not in self.subject.task.fused)
 
@@ -173,6 +179,12 @@ class Bench:
         few = replace(self.split.training, indices=indices)
         seen = list(self.prepared.observed(self.names, few))
         return {name: np.stack([maps[name] for maps in seen]) for name in self.names}
+
+    def loader(self, batch: int, seed: int = 0) -> tl.PictureLoader:
+        """Training pictures in batches."""
+        side = (self.subject.stored_side,) * 2
+        preprocessing = self.subject.task.preprocessing
+        return tl.PictureLoader(self.split.training, batch, side, preprocessing, seed=seed)
 
     def student(self, codecs: dict[str, Codec]) -> tl.Student:
         """The uint8 network with those codecs, to be trained."""

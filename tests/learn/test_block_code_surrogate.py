@@ -57,6 +57,16 @@ def test_it_starts_as_the_codec_it_stands_for(zero_point: int) -> None:
     assert folded.max_bytes(spec) == codec.max_bytes(spec)
 
 
+def test_maps_of_fewer_channels_than_a_group_are_one_group() -> None:
+    spec = MapSpec(6, 9, 3, 0.5, 0)
+    surrogate, maps = started(spec, rate=40, group=32), pictures(spec)
+    codec = surrogate.codec()
+    assert codec.transform.group == 32
+    assert len(codec.transform.counts) == 1
+    made = surrogate.train()(values_of(maps, spec))
+    assert torch.equal(made, reference(codec, maps, spec))
+
+
 @ZERO_POINTS
 def test_training_and_evaluation_give_what_the_folded_codec_restores(zero_point: int) -> None:
     spec = MapSpec(5, 7, 20, 0.375, zero_point)

@@ -25,10 +25,10 @@ from thinmaps.learn.student import Student
 BATCH = pictures(2, seed=7)
 
 
-def trained() -> Student:
+def trained(codec: str = "narrow:4") -> Student:
     """A student whose weights have moved, with a codec."""
     student = prepare(
-        small("resnet"), pictures(1), calibrate=pictures(8), codecs={"layer1.0.relu": "narrow:4"}
+        small("resnet"), pictures(1), calibrate=pictures(8), codecs={"layer1.0.relu": codec}
     )
     with torch.no_grad():
         for parameter in student.parameters():
@@ -100,15 +100,17 @@ def test_a_float_state_of_another_module_is_refused_by_name() -> None:
         student.load_state_dict(state)
 
 
-@pytest.mark.parametrize("is_training", [False, True])
-def test_a_compiled_student_answers_alike(is_training: bool) -> None:
-    student = trained().train(is_training)
+@pytest.mark.parametrize("codec", ["narrow:4", "block_code:rate=32"])
+def test_a_compiled_student_answers_alike_while_it_learns_and_afterwards(codec: str) -> None:
+    student = trained(codec).train()
     compiled = torch.compile(student, backend="aot_eager", fullgraph=True)
     made = compiled(BATCH)
     assert torch.equal(made, student(BATCH))
-    if is_training:
-        made.sum().backward()
-        assert student.conv1.weight.grad.abs().sum() > 0
+    made.sum().backward()
+    moved = (student.conv1, student.surrogate("layer1.0.relu"))
+    assert all(each.grad.abs().sum() > 0 for part in moved for each in part.parameters())
+    student.eval()
+    assert torch.equal(compiled(BATCH), student(BATCH))
 
 
 @pytest.mark.parametrize("codecs", [None, "klt", "narrow:3"])

@@ -59,7 +59,14 @@ class _Clipped(torch.autograd.Function):
 
 
 def clipped(sums: Tensor, divisor: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    """`clamp(floor(sums / divisor), least, most)`; the gradient passes where nothing is clamped."""
+    """`clamp(floor(sums / divisor), least, most)`; the gradient passes where nothing is clamped.
+
+    `divisor` is a power of two and `sums` are integers below 2**24, so that what is compiled, which
+    adds the rounding to the quotient, is exact too.
+    """
+    if torch.compiler.is_compiling():  # which cannot trace the other where sizes vary
+        quotient = sums / divisor
+        return (quotient + (quotient.floor() - quotient).detach()).clamp(least, most)
     made: Tensor = _Clipped.apply(sums, divisor, least, most)  # type: ignore[no-untyped-call]
     return made
 
