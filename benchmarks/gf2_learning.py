@@ -116,15 +116,18 @@ def run(bench: Bench, training: Training, *, held_out: bool) -> Run:
     start = recipe.codecs(bench, training.bits)
     layers = {name: codec for name, codec in start.items() if isinstance(codec, Gf2)}
     bits = bits_of(student, layers, bench, training.batch) if layers else None
-    return Run(measured(bench, student, training, seconds, held_out=held_out), bits)
+    found = measured(bench, student, training, seconds, held_out=held_out)
+    line = f"{training.recipe}, seed {training.seed}: drop {found.drop:.2f}, {bits}"
+    print(line, file=sys.stderr, flush=True)
+    return Run(found, bits)
 
 
 def main() -> int:
     """Train both with every seed, print."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("--steps", type=int, default=200)
-    arguments.add_argument("--batch", type=int, default=32)
+    arguments.add_argument("--steps", type=int, default=100)
+    arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--bits", type=int, default=2, help="per element")
     arguments.add_argument("--codecs", nargs="+", choices=CODECS, default=CODECS)
     arguments.add_argument("--codec-rate", type=float, help="of gf2, instead of the one chosen")
