@@ -84,6 +84,16 @@ def test_a_segmenter_agrees_with_its_own_export(
     assert found.result.pictures == 6
 
 
+def test_classes_beside_arrays_are_no_labels_of_pixels(
+    segmenter: Model, exported: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(6).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    np.savez(tmp_path / "two.npz", image=pixels, label=np.array([1, 0]))
+    found = evaluate(segmenter, tmp_path / "two.npz", task="segment", reference=exported)
+    assert found.to_json()["pixel_agreement"] == 100.0
+    assert found.to_json()["mean_iou"] is None
+
+
 def test_segmentation_without_a_float_network_is_refused(segmenter: Model, pictures: Path) -> None:
     with pytest.raises(BadArgument, match="records no float network"):
         evaluate(segmenter, pictures, task="segment")

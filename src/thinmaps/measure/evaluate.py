@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.calibrate.picture_set import PictureSet, network_values
+from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
 from thinmaps.errors import BadArgument, BadData, MissingExtra
 from thinmaps.file import Model
 from thinmaps.measure.accuracy import (
@@ -58,7 +58,7 @@ from thinmaps.measure.detection import (
 from thinmaps.measure.drop import DropMeter
 from thinmaps.measure.labels import AnnotatedPicture, Mask, read_annotations
 from thinmaps.measure.report import Overflow
-from thinmaps.measure.truths import Truth, labelled_pictures, pictures_with_truths
+from thinmaps.measure.truths import labelled_pictures, pictures_with_truths
 from thinmaps.run.pictures import load_picture
 from thinmaps.types import Preprocessing
 
@@ -237,8 +237,7 @@ def _segment(
     """Equal strongest classes, pixel by pixel; with masks mean IoU of both networks."""
     if subjects.reference is None:
         raise BadArgument(f"segmentation is compared with the float network; {note}")
-    pictures, truths = pictures_with_truths(images, labels)
-    masks = _masks(truths, subjects.preprocessing)
+    pictures, masks = _masked_pictures(images, labels, subjects.preprocessing)
 
     def judge(index: int) -> tuple[float, NDArray[np.int64] | None]:
         thin, whole = subjects.both(pictures.names[index], pictures.load(index))
@@ -261,23 +260,24 @@ def _segment(
     return Segmentation(len(judged), skipped, agreed, ours, theirs, drop, interval)
 
 
-def _masks(
-    truths: tuple[Truth, ...] | None, preprocessing: Preprocessing
-) -> tuple[Mask, ...] | None:
-    """Masks, or None without labels.
+def _masked_pictures(
+    images: str | Path, labels: str | Path | None, preprocessing: Preprocessing
+) -> tuple[PictureSet, tuple[Mask, ...] | None]:
+    """Pictures, and their masks where labels are given.
 
     Raises:
         BadData: the labels are others.
         BadArgument: pictures are cropped.
     """
-    if truths is None:
-        return None
-    masks = tuple(each for each in truths if isinstance(each, Mask))
-    if len(masks) != len(truths):
+    if labels is None:
+        return open_pictures(images), None
+    pictures, truths = pictures_with_truths(images, labels)
+    masks = tuple(each for each in truths or () if isinstance(each, Mask))
+    if len(masks) != len(pictures):
         raise BadData("segmentation is scored against a folder of masks (*.png), got other labels")
     if preprocessing.fit == "crop":
         raise BadArgument(WHOLE_PICTURES)
-    return masks
+    return pictures, masks
 
 
 def _with_interval(kind: AnswerKind, records: Sequence[Any]) -> tuple[float, Interval]:
