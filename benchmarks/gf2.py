@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of bits beside the most that counting bits can do, and presets beside convolutions.
 
-    python benchmarks/gf2.py [--rounds N] [--json | --markdown] [--output [FILE]]
+    python benchmarks/gf2.py [--rounds N] [--presets] [--json | --markdown] [--output [FILE]]
 
 On the instruction set that THINMAPS_ISA names, or the best there is; CPU time, one thread, all in
 turns. Nobody is timed before the twin's bytes equal the reference's.
@@ -12,8 +12,11 @@ store (ceiling.cc), in the same rounds. `whole` is all of encoding (planes, laye
 of the layer's weights; `layer` is what another N outputs add to it, packing included. Ternary
 weights count as two layers and int8 as eight: that many masks they have.
 
-Presets: encoding and decoding of the squeezed map of SqueezeNet's fire2 (16 channels of 56 x 56),
-of the time of the three int8 convolutions of that module.
+Presets of `gf2` and `block_code`: encoding and decoding of a random map, of the time of the int8
+convolutions between which it lies: the squeezed map of SqueezeNet's fire2 (16 channels of 56 x 56)
+between the three of that module, and for `block_code` a map of ResNet-20's first stage (16 channels
+of 32 x 32) between two of 3 x 3, its dearest place there. `recommended` are those that cost at most
+as much as these convolutions, everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +37,10 @@ from kernels import Spread, directions, load_ceiling
 from results_file import provenance, results_file, write
 
 from thinmaps import _core
+from thinmaps.codecs import block_code
+from thinmaps.codecs.base import Codec
 from thinmaps.codecs.bit_layers import BitLayer
+from thinmaps.codecs.block_code import BlockCode
 from thinmaps.codecs.gf2 import PRESETS, Gf2
 from thinmaps.measure.timing import interleaved
 from thinmaps.types import MapSpec
@@ -54,6 +60,7 @@ FIRE2 = (
     Case("expand 1x1", 16, 64, (56, 56), 1),
     Case("expand 3x3", 16, 64, (56, 56)),
 )
+STAGE1 = (Case("before", 16, 16, (32, 32)), Case("behind", 16, 16, (32, 32)))
 
 Array = np.ndarray[Any, Any]
 
@@ -74,7 +81,10 @@ class Layered:
 class Beside:
     """One preset: its two directions, of the time of the convolutions around it."""
 
+    codec: str
     preset: str
+    place: str
+    recommended: bool
     encode: Spread
     decode: Spread
     both: Spread
@@ -115,23 +125,50 @@ def layers(isa: str, rounds: int) -> Iterator[Layered]:
 
 
 def presets(isa: str, rounds: int) -> Iterator[Beside]:
-    """The presets, with random weights of int8, beside the convolutions of their module."""
-    convolutions = [Convolution(case) for case in FIRE2]
-    for convolution in convolutions:
-        convolution.verify()
+    """The presets in their places, `gf2` with random weights of int8."""
     spec = MapSpec(56, 56, 16)
     rows = np.random.default_rng(2).integers(0, 256, spec.shape, np.uint8)
-    for name in [name for name in PRESETS if "CH2" not in name]:
-        codec = learned(Gf2.fit(spec, rows[:0], preset=name, unit_rows=56))
-        both = directions(codec, isa, rows)
+    published = {
+        name: learned(Gf2.fit(spec, rows[:0], preset=name, unit_rows=56))
+        for name in PRESETS
+        if "CH2" not in name
+    }
+    yield from beside("fire2", FIRE2, published, rows, Timing(isa, rounds))
+    for place, cases, shape in (("fire2", FIRE2, (56, 56, 16)), ("stage 1", STAGE1, (32, 32, 16))):
+        rows = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+        blocks = {
+            name: BlockCode.fit(MapSpec(*shape), rows[None], preset=name, unit_rows=shape[0])
+            for name in block_code.PRESETS
+        }
+        yield from beside(place, cases, blocks, rows, Timing(isa, rounds))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """On which instruction set, how often."""
+
+    isa: str
+    rounds: int
+
+
+def beside(
+    place: str, cases: Sequence[Case], codecs: Mapping[str, Codec], rows: Array, timing: Timing
+) -> Iterator[Beside]:
+    """Each codec between the convolutions of a place."""
+    convolutions = [Convolution(case) for case in cases]
+    for convolution in convolutions:
+        convolution.verify()
+    for name, codec in codecs.items():
+        both = directions(codec, timing.isa, rows)
         runs = [*both.values(), partial(run_all, convolutions)]
-        encode, decode, around = interleaved(runs, rounds)
+        encode, decode, around = interleaved(runs, timing.rounds)
         encoded, decoded = (
             [t / whole for t, whole in zip(each.cpu, around.cpu, strict=True)]
             for each in (encode, decode)
         )
-        sums = [a + b for a, b in zip(encoded, decoded, strict=True)]
-        yield Beside(name, Spread.of(encoded), Spread.of(decoded), Spread.of(sums))
+        sums = Spread.of([a + b for a, b in zip(encoded, decoded, strict=True)])
+        spreads = (Spread.of(encoded), Spread.of(decoded), sums)
+        yield Beside(codec.id, name, place, sums.median <= 1.0, *spreads)
 
 
 def run_all(convolutions: Sequence[Convolution]) -> None:
@@ -164,18 +201,20 @@ def layer_cells(each: dict[str, Any]) -> list[str]:
 
 def preset_cells(each: dict[str, Any]) -> list[str]:
     """A row of the second one."""
-    return [each["preset"], *(shown(each[name], "{:.1f}") for name in ("encode", "decode", "both"))]
+    said = f"`{each['codec']}` {each['preset']}, {each['place']}"
+    times = (shown(each[name], "{:.2f}") for name in ("encode", "decode", "both"))
+    return [said, *times, "recommended" if each["recommended"] else "no"]
 
 
 def shown(spread: dict[str, float], form: str) -> str:
     """A median and what it lies between."""
-    median, low, high = (form.format(spread[name]) for name in ("median", "low", "high"))
+    median, low, high = (form.format(spread[name]) for name in ("median", "p10", "p90"))
     return f"{median} ({low} to {high})"
 
 
 TABLES = (
     ("layers", ("layer", "per pixel", "whole / ceiling", "layer / ceiling"), layer_cells),
-    ("presets", ("preset", "encode / convolutions", "decode", "both"), preset_cells),
+    ("presets", ("preset", "encode / convolutions", "decode", "both", ""), preset_cells),
 )
 
 
@@ -192,6 +231,7 @@ def main() -> int:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--presets", action="store_true", help="no layers")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--json", action="store_true")
     way.add_argument("--markdown", action="store_true")
@@ -206,7 +246,7 @@ def main() -> int:
     document: dict[str, Any] = {
         **provenance(),
         "rounds": options.rounds,
-        "layers": [asdict(each) for each in layers(isa, options.rounds)],
+        "layers": [] if options.presets else [asdict(each) for each in layers(isa, options.rounds)],
         "presets": [asdict(each) for each in presets(isa, options.rounds)],
     }
     print(json.dumps(document, indent=2) if options.json else markdown(document))

@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from thinmaps import _core
+from thinmaps.codecs import block_code, gf2
 
 ISAS = {isa for _, isa in _core.codec_kernels()}
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -170,5 +171,18 @@ def test_the_benchmark_of_layers_of_bits_verifies_and_compares_them() -> None:
     document = json.loads(done.stdout)
     assert {each["inputs"] for each in document["layers"]} == {144, 512, 1024}
     assert all(0 < each["whole"]["median"] < 1.2 for each in document["layers"])
-    assert len(document["presets"]) == 5
+    assert len(document["presets"]) == 11
     assert all(each["both"]["median"] > 0 for each in document["presets"])
+
+
+def test_presets_are_recommended_where_the_recorded_measurement_allows() -> None:
+    (file,) = sorted((BENCHMARKS / "results").glob("*-gf2.json"))[-1:]
+    held: dict[tuple[str, str], bool] = {}
+    for each in json.loads(file.read_text())["presets"]:
+        key = each["codec"], each["preset"]
+        held[key] = held.get(key, True) and each["both"]["median"] <= 1.0
+    known = {"gf2": gf2.PRESETS, "block_code": block_code.PRESETS}
+    assert {codec for codec, _ in held} == known.keys()
+    for (codec, name), cheap in held.items():
+        assert known[codec][name].recommended == cheap
+    assert {name for codec, name in held if codec == "block_code"} == block_code.PRESETS.keys()

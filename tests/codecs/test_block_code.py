@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transform_cases import Shape, drawn_transform
 
-from thinmaps.codecs.block_code import MOST_OFFSET, BlockCode, FreeTransform
+from thinmaps.codecs.block_code import MOST_OFFSET, PRESETS, BlockCode, FreeTransform
 from thinmaps.codecs.klt import Klt
 from thinmaps.codecs.native import implementations
 from thinmaps.codecs.transform_fit import BlockShape, bases_of, block_bytes_together
@@ -139,3 +139,12 @@ def test_blocks_of_many_channels_may_have_more_than_255_bytes():
     loud, silent = (bases_of(spec, drawn_maps(spec, s), shape, None) for s in (40.0, 1e-9))
     found = block_bytes_together({"loud": loud, "silent": silent}, {"loud": 2, "silent": 2}, 150.0)
     assert 290 < found["loud"] < 300
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_make_maps_as_many_times_smaller_as_they_are_called(name):
+    spec = MapSpec(8, 8, 32, 1.0, 0)
+    code = BlockCode.fit(spec, drawn_maps(spec, 30), preset=name)
+    assert spec.raw_bytes / code.max_bytes(spec) == pytest.approx(int(name[0]), rel=0.03)
+    with pytest.raises(BadArgument, match="block_code has no preset '2x'; its presets: 3x, 4x, 5x"):
+        BlockCode.fit(spec, drawn_maps(spec, 30), preset="2x")

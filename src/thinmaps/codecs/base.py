@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -280,6 +280,21 @@ class Codec(ABC):
                 f"{self.id} needs {needed} bytes for {rows} rows of {spec.width}x{spec.channels}, "
                 f"got {len(payload)}"
             )
+
+
+P = TypeVar("P")
+
+
+def named_preset(presets: Mapping[str, P], name: str, codec_id: str) -> P:
+    """The preset of that name.
+
+    Raises:
+        BadArgument: there is none; the message has those that there are.
+    """
+    if name not in presets:
+        known = ", ".join(presets)
+        raise BadArgument(f"{codec_id} has no preset {name!r}; its presets: {known}")
+    return presets[name]
 
 
 def check_codes(

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinmaps.codecs.base import UInt8Array
+from thinmaps.codecs.base import UInt8Array, named_preset
 from thinmaps.codecs.packed_blocks import PackedBlocks
 from thinmaps.codecs.transform import QUARTERS, BlockTransform, Int32Array, Transform
 from thinmaps.codecs.transform_fit import Weights
@@ -41,6 +41,23 @@ from thinmaps.errors import BadArgument
 from thinmaps.types import MapSpec
 
 MOST_OFFSET = 1 << 23  # with a sum of 128 products of bytes it stays below 2**24
+
+
+class Preset(NamedTuple):
+    """Options of `fit` that go together, and whether time allows them: `recommended` ones take at
+    most as long as the int8 convolutions between which the map lies, by `make bench-bits`."""
+
+    rate: int
+    group: int
+    recommended: bool
+
+
+# Named by how many times smaller than uint8 a map gets.
+PRESETS = {
+    "3x": Preset(42, 8, recommended=True),
+    "4x": Preset(32, 8, recommended=True),
+    "5x": Preset(25, 8, recommended=True),
+}
 
 
 def _zero() -> Int32Array:
@@ -95,16 +112,21 @@ class BlockCode(PackedBlocks):
         spec: MapSpec,
         samples: UInt8Array,
         weights: Weights | None = None,
+        preset: str = "",
         **options: Any,
     ) -> BlockCode:
         """The code that training starts from: components of what the output feels.
 
         Options: `rate` in sixteenths of a bit per element (1 to 128), `block` (1 or 2 pixels each
         way; where units have one row, blocks have one), `group` (channels of a block, 1 to 32),
-        `unit_rows`, which is 2 where it is not given. Samples are (n, rows, width, channels).
+        `unit_rows`, which is 2 where it is not given; or a `preset` of `PRESETS`, which gives the
+        first and the third, for all channels. Samples are (n, rows, width, channels).
         `weights` are what a squared error costs: per channel (channels,), or a matrix per group
         over the elements of a block; without them all cost the same.
         """
+        if preset:
+            found = named_preset(PRESETS, preset, cls.id)
+            options = {**options, "rate": found.rate, "group": found.group}
         unit_rows, transform = cls.fitted(spec, samples, weights, {"unit_rows": 2, **options})
         return cls(unit_rows, FreeTransform.starting_from(transform))
 

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps import bits
-from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
+from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array, named_preset
 from thinmaps.codecs.bit_layers import KERNELS, BitLayer, identity
 from thinmaps.codecs.bit_planes import MOST_PLANES, bytes_of, check_planes, planes_of
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
@@ -50,13 +50,17 @@ MOST_LAYERS = 3  # on either side; bounds the native twin's stack
 
 class Preset(NamedTuple):
     """A layout: planes of the map, planes' worth of bits that are stored, the kernels on both
-    sides, and the layers of SqueezeNet 1.1 whose squeezed maps the authors' file treats."""
+    sides, and the layers of SqueezeNet 1.1 whose squeezed maps the authors' file treats.
+
+    Not one is `recommended`: by `make bench-bits` each takes longer than the int8 convolutions
+    between which such a map lies; docs/codecs.md has the factors."""
 
     planes: int
     keep: int
     kernel: int
     restores: bool
     maps: tuple[str, ...]
+    recommended: bool = False
 
 
 def _presets() -> dict[str, Preset]:
@@ -153,7 +157,7 @@ class Gf2(Codec):
         chosen = cls.checked_options(options, keep=6, kernel=1, planes=8, unit_rows=1)
         restores = True
         if preset:
-            layout = _preset(preset)
+            layout = named_preset(PRESETS, preset, cls.id)
             chosen.update(keep=layout.keep, kernel=layout.kernel, planes=layout.planes)
             restores = layout.restores
         planes, kernel = chosen["planes"], chosen["kernel"]
@@ -336,9 +340,3 @@ def _channels_of(planes: NDArray[np.int64], channels: int) -> NDArray[np.int64]:
     """Bits of all channels for each plane; -1 for plane -1."""
     places = planes[:, None] * channels + np.arange(channels)
     return np.where(planes[:, None] < 0, -1, places).ravel()
-
-
-def _preset(name: str) -> Preset:
-    if name not in PRESETS:
-        raise BadArgument(f"gf2 has no preset {name!r}; its presets: {', '.join(PRESETS)}")
-    return PRESETS[name]
