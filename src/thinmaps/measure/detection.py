@@ -228,15 +228,14 @@ def objects_by_class(
 
 
 def matched(found: Found, objects: Objects) -> dict[int, Matched]:
-    """Detections of one picture against its objects, by class index.
+    """Detections of one picture against its objects, by index of the classes that have any.
 
     The best overlapping object decides: the first hit is right, further hits are wrong, a difficult
     object makes the detection void.
     """
-    return {
-        index: _matched(found.get(index, ()), objects.get(index, ()))
-        for index in found.keys() | objects.keys()
-    }
+    named = sorted(found.keys() | objects.keys())
+    seen = [index for index in named if found.get(index) or objects.get(index)]
+    return {index: _matched(found.get(index, ()), objects.get(index, ())) for index in seen}
 
 
 def _matched(found: Sequence[Detection], objects: Sequence[AnnotatedObject]) -> Matched:

@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 # Pictures that show enough of a plan that loses far too much: these, and points that pass what is
 # allowed by so many of their standard errors, so that looking again and again misjudges none.
 FEWEST_PICTURES = 64
-LOOK_EVERY = 16
+LOOK_EVERY = 64  # an error of a precision costs 50 curves per class
 CLEAR_ERRORS = 4
 
 
@@ -177,5 +177,7 @@ class DropMeter:
 
     def _clearly_above(self, records: Sequence[Any], allowed: float) -> bool:
         """Whether the points pass `allowed`, whatever other pictures will show."""
-        sure = self.kind.points(records) - CLEAR_ERRORS * self.kind.standard_error(records)
-        return sure > allowed
+        points = self.kind.points(records)
+        if points <= allowed:
+            return False
+        return points - CLEAR_ERRORS * self.kind.standard_error(records) > allowed
