@@ -19,8 +19,12 @@ inline constexpr int32_t kMostTileProducts = 4 * kMostTileOutputs;
 // Transformed bytes are stored plus this, so that they are unsigned.
 inline constexpr int32_t kByteOffset = 128;
 
-// A^T (outputs x products) and B^T (products x inputs), by rows.
+// Sets of winograd_transforms.h whose sums have no constants: vector loops add them up directly.
+enum class TileSet { kAny, kF2x3, kF4x3Quadratic };
+
+// A^T (outputs x products) and B^T (products x inputs), by rows; `set` computes the same.
 struct TileMatrices {
+  TileSet set;
   int32_t outputs, products, inputs;
   const int8_t* at;
   const int8_t* bt;

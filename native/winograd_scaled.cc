@@ -13,6 +13,7 @@
 #include "filters.h"
 #include "scaled_tile.h"
 #include "window.h"
+#include "winograd_transforms.h"
 
 namespace thinmaps {
 namespace {
@@ -30,12 +31,13 @@ int32_t WholeBlocks(int32_t channels) {
 
 // The integers of a node: window, rows of A^T and B^T, clamp, A^T, B^T, scales of inputs.
 struct Constants {
+  TileSet set;
   int32_t outputs, products, inputs, low, high;
   std::vector<int8_t> at, bt;
   std::vector<int16_t> scale;  // [position][channel], in whole blocks
 
   int32_t positions() const { return products * products; }
-  TileMatrices matrices() const { return {outputs, products, inputs, at.data(), bt.data()}; }
+  TileMatrices matrices() const { return {set, outputs, products, inputs, at.data(), bt.data()}; }
 };
 
 std::vector<int8_t> Matrix(const Blueprint& blueprint, size_t first, int32_t count) {
@@ -46,6 +48,47 @@ std::vector<int8_t> Matrix(const Blueprint& blueprint, size_t first, int32_t cou
     matrix.push_back(static_cast<int8_t>(entry));
   }
   return matrix;
+}
+
+// What a transform of a compiled set computes with, to see its matrix.
+struct Whole {
+  int32_t value;
+  friend Whole operator+(Whole a, Whole b) { return {a.value + b.value}; }
+  friend Whole operator-(Whole a, Whole b) { return {a.value - b.value}; }
+};
+
+// Whether a compiled set has these matrices: of a unit vector a transform makes its column.
+template <class Set>
+bool IsSet(const Constants& constants) {
+  if (constants.outputs != Set::kOutputs || constants.products != Set::kProducts ||
+      constants.inputs != Set::kInputs) {
+    return false;
+  }
+  bool same = true;
+  for (int32_t i = 0; i < Set::kInputs; ++i) {
+    Whole in[Set::kInputs] = {};
+    Whole out[Set::kProducts];
+    in[i].value = 1;
+    Set::InputTransform(in, 1, out, 1);
+    for (int32_t a = 0; a < Set::kProducts; ++a) {
+      same &= out[a].value == constants.bt[Size(a * Set::kInputs + i)];
+    }
+  }
+  for (int32_t a = 0; a < Set::kProducts; ++a) {
+    Whole in[Set::kProducts] = {};
+    Whole out[Set::kOutputs];
+    in[a].value = 1;
+    Set::OutputTransform(in, 1, out, 1);
+    for (int32_t i = 0; i < Set::kOutputs; ++i) {
+      same &= out[i].value == constants.at[Size(i * Set::kProducts + a)];
+    }
+  }
+  return same;
+}
+
+TileSet SetOf(const Constants& constants) {
+  if (IsSet<F4x3Quadratic>(constants)) return TileSet::kF4x3Quadratic;
+  return IsSet<F2x3>(constants) ? TileSet::kF2x3 : TileSet::kAny;
 }
 
 Constants ReadConstants(const Blueprint& blueprint, const Window& window) {
@@ -70,6 +113,7 @@ Constants ReadConstants(const Blueprint& blueprint, const Window& window) {
   blueprint.NeedIntegers(scales + Size(found.positions()) * Size(channels));
   found.at = Matrix(blueprint, kFirst, found.outputs * found.products);
   found.bt = Matrix(blueprint, kFirst + found.at.size(), found.products * found.inputs);
+  found.set = SetOf(found);
   const int32_t whole = WholeBlocks(channels);
   found.scale.resize(Size(found.positions()) * Size(whole));
   for (int32_t p = 0; p < found.positions(); ++p) {

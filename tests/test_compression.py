@@ -113,6 +113,33 @@ def _constants() -> list[tuple[str, np.ndarray]]:
     return [("w1", weights(8, 3, 3, 3, seed=1)), ("w2", weights(8, 8, 3, 3, seed=2) / 8)]
 
 
+def test_convolutions_within_an_error_are_done_by_tiles_and_the_file_says_so(tmp_path):
+    direct = tm.compress(classifier(), pictures())
+    tiled = tm.compress(classifier(), pictures(), winograd=0.3)
+    kinds = {node.name: node.operator.id for node in tiled.plan.source.nodes}
+    assert (kinds["stem"], kinds["body"]) == ("conv", "winograd_conv")  # 3 channels are too few
+    assert any("1 convolutions are done by scaled Winograd tiles" in n for n in tiled.notes)
+    assert tiled.provenance.options["winograd"] == 0.3
+    tm.save(tiled, tmp_path / "tiled.thin")
+    picture = pictures(1)[0]
+    made = tm.Engine(tmp_path / "tiled.thin")(picture)
+    np.testing.assert_array_equal(made, tm.Engine(tiled)(picture))
+    exact = tm.Engine(direct)(picture)
+    assert 0 < np.abs(made - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_without_being_asked_or_within_no_error_nothing_is_done_by_tiles():
+    for options in ({}, {"winograd": 1e-6}):
+        made = tm.compress(classifier(), pictures(), **options)
+        assert all(node.operator.id != "winograd_conv" for node in made.plan.source.nodes)
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.5, float("nan")])
+def test_an_error_that_is_no_share_is_refused(limit):
+    with pytest.raises(BadArgument, match=r"above 0 and at most at 1"):
+        tm.compress(classifier(), pictures(), winograd=limit)
+
+
 @pytest.mark.parametrize("codec", ["zero_bitmap", "narrow:6", "narrow:bits=5,unit_rows=2"])
 def test_a_codec_for_all_held_maps_goes_on_the_maps_that_the_plan_holds(codec):
     bare = tm.compress(classifier(), pictures(), schedule="layer")

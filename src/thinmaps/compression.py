@@ -63,6 +63,7 @@ class Settings:
     traffic_bytes: int | None = None
     max_drop: float | None = None
     codec: str | Mapping[str, str] | None = None
+    winograd: float | None = None
     rates: MachineRates = DEFAULT_RATES
 
     @property
@@ -75,6 +76,11 @@ class Settings:
         _check_codecs(self.codec)
         if self.budget_bytes is not None:
             Goals(arena_bytes=self.budget_bytes)
+        if self.winograd is not None and not 0 < self.winograd <= 1:
+            raise BadArgument(
+                "the relative error that scaled tiles may have (--winograd) lies above 0 and at "
+                f"most at 1, got {self.winograd}"
+            )
         if self.goals is not None and self.codec is not None and not self.only:
             raise BadArgument(
                 "goals (--max-drop, --traffic) choose settings for every map: with them, --codec "
@@ -118,6 +124,7 @@ def compress(
     traffic_bytes: int | None = None,
     max_drop: float | None = None,
     codec: str | Mapping[str, str] | None = None,
+    winograd: float | None = None,
 ) -> Model:
     """Make a uint8 network of a float or QDQ one and plan it for one static arena.
 
@@ -146,6 +153,8 @@ def compress(
             choose settings of.
         codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
             or a mapping from map names to such ids. Without, codecs that the file brings stay.
+        winograd: the relative error, such as 0.05, that a 3x3 convolution may have; those within it
+            are done by scaled tiles (`calibrate/winograd_choice.py`). Without, none is.
 
     Raises:
         BadModel: the network cannot be read or does not make sense.
@@ -155,12 +164,14 @@ def compress(
     """
     names = tuple(names)
     settings = Settings(size, schedule, stripe_rows, arena_bytes, traffic_bytes, max_drop, codec)
-    settings = replace(settings, rates=rates_of(machine))
+    settings = replace(settings, winograd=winograd, rates=rates_of(machine))
     settings.check()
     prepared = Prepared.open(
         model, calibrate, preprocessing=preprocessing, labels=labels, anchors=anchors,
         names=names, size=size, progress=progress,
     )  # fmt: skip
+    if winograd is not None:
+        prepared = prepared.with_tiles(winograd)
     source, pictures = prepared.source, prepared.pictures
     controlled = _controlled(prepared, settings, progress)
     plan = controlled.plan if controlled else _planned(prepared, settings)
@@ -390,6 +401,8 @@ def _provenance(
         "stripe_rows": settings.stripe_rows,
         "calibration_pictures": pictures,
     }
+    if settings.winograd is not None:
+        options["winograd"] = settings.winograd
     return Provenance(
         float_model=os.fspath(model) if from_file else "",
         float_sha256=sha256_of(model) if from_file else "",

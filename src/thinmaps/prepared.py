@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from thinmaps.calibrate.calibration import calibrate as calibrate_network
 from thinmaps.calibrate.calibration import fill_quantisation
 from thinmaps.calibrate.picture_set import PictureSet, network_values, open_pictures
+from thinmaps.calibrate.winograd_choice import choose_tiles, eligible_inputs, with_tiles
 from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, BadModel
 from thinmaps.file.codec_text import from_text
@@ -37,6 +39,9 @@ from thinmaps.types import Preprocessing
 
 Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
 Progress = Callable[[str, int, int], None]
+
+# Scales of tiles come from half of them, errors from the others.
+TILE_PICTURES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,35 @@ class Prepared:
         shape = network.maps[network.inputs[0]].shape
         for title, picture in pictures.read():
             yield engine.maps(network_values(title, picture, shape, self.preprocessing))
+
+    def with_tiles(self, limit: float) -> Prepared:
+        """With scaled tiles in place of the convolutions whose relative error is within `limit`.
+
+        Raises:
+            BadArgument: there are no pictures to find scales and errors on.
+        """
+        if self.pictures is None:
+            raise BadArgument(
+                "scaled tiles (--winograd) need calibration pictures for their scales: give a "
+                "folder, an .npy or .npz file (--calibrate)"
+            )
+        own, planned = self.networks.own, self.networks.planned
+        names = eligible_inputs(own)
+        seen = self.observed(names, self.pictures.fitting()) if names else iter(())
+        samples = list(islice(seen, TILE_PICTURES))
+        tiled = choose_tiles(own, samples * (2 if len(samples) == 1 else 1), limit)
+        worst = max((each.error for each in tiled), default=0.0)
+        note = (
+            f"{len(tiled)} convolutions are done by scaled Winograd tiles, with relative errors of "
+            f"at most {worst:.1%} each; {limit:.1%} were allowed"
+        )
+        networks = replace(
+            self.networks,
+            planned=with_tiles(planned, tiled),
+            own=with_tiles(own, tiled),
+            notes=(*self.networks.notes, note),
+        )
+        return replace(self, networks=networks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,7 @@ FloatArray = NDArray[np.float64]
 # Of the largest value in the samples of a channel: values beyond a range are clipped.
 CLIPS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3)
 SAMPLED_TILES = 1024
+FEWEST_CHANNELS = 8  # of input and output: blocks have 16
 FRACTION_BITS = 8
 LEAST_FRACTION_BITS = 0
 
@@ -76,14 +77,14 @@ def whole_matrices(algorithm: Algorithm) -> Triple:
 
 
 def is_eligible(conv: Conv, source: MapSpec, output: MapSpec, algorithm: Algorithm) -> bool:
-    """Whether `algorithm` can compute the convolution: its taps, stride 1, no groups, bytes."""
+    """Whether `algorithm` serves: its taps, stride 1, one group, bytes, enough channels."""
     window = conv.window
     return (
         window.kernel == (algorithm.taps, algorithm.taps)
         and window.stride == window.dilation == (1, 1)
         and conv.groups == 1
         and output.dtype == "uint8"
-        and min(source.channels, output.channels) > 1
+        and min(source.channels, output.channels) >= FEWEST_CHANNELS
     )
 
 

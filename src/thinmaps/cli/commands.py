@@ -102,6 +102,10 @@ def compress(
     traffic: Annotated[
         str | None, typer.Option(metavar="BYTES", help="A budget for stored bytes moved.")
     ] = None,
+    winograd: Annotated[
+        float | None,
+        typer.Option(help="The relative error that 3x3 convolutions by scaled tiles may have."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Of the calibration pictures: CSV, VOC folder or folder of masks."),
@@ -132,6 +136,7 @@ def compress(
             traffic_bytes=options.byte_count(traffic, "--traffic"),
             max_drop=max_drop,
             codec=options.codec(codec or []),
+            winograd=winograd,
         )
         save(compressed, output)
     show_report(compressed, json)

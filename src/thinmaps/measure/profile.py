@@ -27,7 +27,7 @@ from typing import Any
 from thinmaps import _core
 from thinmaps.file import Model
 from thinmaps.graph.network import Node
-from thinmaps.graph.operators import Concat, Conv, ConvTranspose
+from thinmaps.graph.operators import Concat, Conv, ConvTranspose, WinogradConv
 from thinmaps.measure.own_side import Images, network_inputs, our_run
 from thinmaps.measure.timing import Progress, interleaved, spread
 from thinmaps.plan.plan import Plan
@@ -35,6 +35,7 @@ from thinmaps.run.engine import Engine
 from thinmaps.run.step_times import NodeTime
 
 ROUNDS = 9
+FILTERS = Conv | ConvTranspose | WinogradConv
 
 KINDS = {
     "conv": "convolution", "winograd_conv": "convolution",
@@ -171,6 +172,11 @@ def machine_name() -> str:
 def products_of(plan: Plan, node: Node) -> int:
     """Products of a convolution, those with padding too; 0 for other operators."""
     operator = node.operator
+    if isinstance(operator, WinogradConv):
+        down, across = (
+            -(-n // operator.step_rows) for n in plan.network.output_spec(node).shape[:2]
+        )
+        return down * across * operator.weights.size
     if not isinstance(operator, Conv | ConvTranspose):
         return 0
     transposed = isinstance(operator, ConvTranspose)
@@ -184,7 +190,7 @@ def products_of(plan: Plan, node: Node) -> int:
 def moved_bytes_of(plan: Plan, node: Node, steps: int) -> int:
     """Bytes that a node reads and writes at least; see the page's head."""
     operator = node.operator
-    filters = operator.weights.nbytes if isinstance(operator, Conv | ConvTranspose) else 0
+    filters = operator.weights.nbytes if isinstance(operator, FILTERS) else 0
     read = [name for name in dict.fromkeys(node.inputs) if not _written_in_place(plan, node, name)]
     maps = sum(_stored_bytes(plan, name) for name in read)
     if isinstance(operator, Concat):
