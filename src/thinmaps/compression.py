@@ -170,8 +170,7 @@ def compress(
         model, calibrate, preprocessing=preprocessing, labels=labels, anchors=anchors,
         names=names, size=size, progress=progress,
     )  # fmt: skip
-    if winograd is not None:
-        prepared = prepared.with_tiles(winograd)
+    prepared = prepared.with_tiles(winograd)
     source, pictures = prepared.source, prepared.pictures
     controlled = _controlled(prepared, settings, progress)
     plan = controlled.plan if controlled else _planned(prepared, settings)

@@ -98,12 +98,14 @@ class Prepared:
         for title, picture in pictures.read():
             yield engine.maps(network_values(title, picture, shape, self.preprocessing))
 
-    def with_tiles(self, limit: float) -> Prepared:
-        """With scaled tiles in place of the convolutions whose relative error is within `limit`.
+    def with_tiles(self, limit: float | None) -> Prepared:
+        """With scaled tiles for the convolutions whose relative error is within `limit`, if any.
 
         Raises:
             BadArgument: there are no pictures to find scales and errors on.
         """
+        if limit is None:
+            return self
         if self.pictures is None:
             raise BadArgument(
                 "scaled tiles (--winograd) need calibration pictures for their scales: give a "
