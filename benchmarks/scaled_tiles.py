@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from conv_cases import Case, Convolution
 
-from thinmaps.calibrate.winograd_choice import eligible_inputs, errors_of
+from thinmaps.calibrate.winograd_choice import errors_of
 from thinmaps.calibrate.winograd_scales import winograd_conv
 from thinmaps.errors import BadArgument
 from thinmaps.graph.network import Network, Node
 from thinmaps.measure.timing import interleaved, ratio, spread
 from thinmaps.plan.build import build
-from thinmaps.prepared import TILE_PICTURES, Prepared
+from thinmaps.prepared import Prepared
 from thinmaps.run.arithmetic import compute
 from thinmaps.run.engine import Engine
 from thinmaps.run.interpret import WholeMap
@@ -88,8 +87,7 @@ def print_errors(network: str, pictures: str) -> None:
     own, fitting = prepared.networks.own, prepared.pictures
     if fitting is None:
         raise BadArgument("errors are found on calibration pictures (--calibrate)")
-    seen = prepared.observed(eligible_inputs(own), fitting.fitting())
-    samples = list(islice(seen, TILE_PICTURES))
+    samples = prepared.tile_samples(fitting.fitting())
     print(f"| convolution | h w c | {' | '.join(SETS)} |\n|---|---|{'---|' * len(SETS)}")
     found = {name: errors_of(own, samples, algorithm) for name, algorithm in SETS.items()}
     for node in own.nodes:

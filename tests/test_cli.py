@@ -311,6 +311,10 @@ BAD = {
         "holds no picture",
     ),
     "bad size": (["compress", "{net_onnx}", "-o", "{x_thin}", "--size", "3"], "HEIGHTxWIDTH"),
+    "bad winograd": (
+        ["compress", "{net_onnx}", "--winograd", "2", "-o", "{x_thin}"],
+        "--winograd",
+    ),
     "bad mean": (["compress", "{net_onnx}", "-o", "{x_thin}", "--mean", "a"], "--mean"),
     "nan std": (["compress", "{net_onnx}", "-o", "{x_thin}", "--std", "nan"], "--std"),
     "means and stds": (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,9 @@ from thinmaps.types import Preprocessing
 Pictures = str | Path | Iterable[NDArray[Any]] | PictureSet
 Progress = Callable[[str, int, int], None]
 
-# Scales of tiles come from half of them, errors from the others.
-TILE_PICTURES = 16
+# Scales of tiles come from half of so many pictures, fewer where their maps take more bytes.
+TILE_PICTURES = 64
+TILE_SAMPLE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,17 @@ class Prepared:
         for title, picture in pictures.read():
             yield engine.maps(network_values(title, picture, shape, self.preprocessing))
 
+    def tile_samples(self, pictures: PictureSet) -> list[dict[str, NDArray[np.uint8]]]:
+        """Maps of at least two pictures (one may count twice) that `choose_tiles` is given."""
+        network = self.networks.own
+        names = eligible_inputs(network)
+        if not names:
+            return []
+        one_bytes = sum(network.maps[name].raw_bytes for name in names)
+        most = max(2, min(TILE_PICTURES, TILE_SAMPLE_BYTES // one_bytes))
+        samples = list(self.observed(names, pictures.at_most(most)))
+        return samples * 2 if len(samples) == 1 else samples
+
     def with_tiles(self, limit: float | None) -> Prepared:
         """With scaled tiles for the convolutions whose relative error is within `limit`, if any.
 
@@ -112,10 +123,7 @@ class Prepared:
                 "folder, an .npy or .npz file (--calibrate)"
             )
         own, planned = self.networks.own, self.networks.planned
-        names = eligible_inputs(own)
-        seen = self.observed(names, self.pictures.fitting()) if names else iter(())
-        samples = list(islice(seen, TILE_PICTURES))
-        tiled = choose_tiles(own, samples * (2 if len(samples) == 1 else 1), limit)
+        tiled = choose_tiles(own, self.tile_samples(self.pictures.fitting()), limit)
         worst = max((each.error for each in tiled), default=0.0)
         note = (
             f"{len(tiled)} convolutions are done by scaled Winograd tiles, with relative errors of "
