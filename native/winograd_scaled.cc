@@ -419,6 +419,10 @@ std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint) {
       in.height + window.pads[0] + window.pads[2] == out.height + window.kernel[0] - 1 &&
       in.width + window.pads[1] + window.pads[3] == out.width + window.kernel[1] - 1;
   blueprint.Need(fits, "an output of as many rows and columns as windows");
+  const auto tiles = [&](int64_t extent) {
+    return (extent + constants.outputs - 1) / constants.outputs;
+  };
+  blueprint.Need(tiles(out.height) * tiles(out.width) < kSumReach, "fewer than 2^31 tiles");
   const auto positions = Size(constants.positions());
   const auto outputs = Size(out.channels);
   const NodeDescription& node = blueprint.node;

@@ -212,8 +212,11 @@ def _winograd_conv(operator: WinogradConv, inputs: Specs, output: MapSpec) -> st
     if problem := _arity(inputs, 1) or _winograd_tensors(operator, inputs[0], output):
         return problem
     needed = tuple(down for down, _ in _positions(operator.window, inputs[0]))
-    return _needs("the output's height and width", needed, output.shape[:2]) or _winograd_reach(
-        operator
+    down, across = (-(-extent // operator.step_rows) for extent in output.shape[:2])
+    return (
+        _needs("the output's height and width", needed, output.shape[:2])
+        or _within("tiles", down * across, 1, INT32_REACH - 1)
+        or _winograd_reach(operator)
     )
 
 
