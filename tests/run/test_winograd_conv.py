@@ -16,9 +16,12 @@ from plan.simulate import simulate
 from small_models import edited, refusal
 from winograd_operators import random_winograd, tiled_network
 
+from thinmaps.errors import BadModel
 from thinmaps.file import Model, load, save
 from thinmaps.graph import operators as op
 from thinmaps.graph.float_network import Tail
+from thinmaps.graph.network import Network, Node
+from thinmaps.graph.rules import check_operators
 from thinmaps.plan.build import build
 from thinmaps.plan.verify import verify
 from thinmaps.run.arithmetic import compute
@@ -180,3 +183,19 @@ def test_the_core_itself_refuses_tables_that_do_not_fit(name: str) -> None:
     hostile = replace(plan, network=replace(plan.network, nodes=tuple(nodes)))
     with pytest.raises(ValueError, match="needs"):
         Engine(hostile)
+
+
+def test_more_tiles_than_can_be_counted_are_refused() -> None:
+    wide = MapSpec(1 << 16, 1 << 15, 1, 0.5, 12)
+    node = random_winograd(
+        np.random.default_rng(1), 1, wide, 1, op.Window((3, 3), pads=(1, 1, 1, 1))
+    )
+    pixels, table = MapSpec(*wide.shape), np.zeros((1, 256), np.uint8)
+    nodes = (
+        Node("picture", op.Picture(table, (0,)), ("pixels",), "x"),
+        Node("tiles", node, ("x",), "y"),
+        Node("end", op.Lookup(table), ("y",), "end"),
+    )
+    maps = {"pixels": pixels, "x": wide, "y": wide, "end": wide}
+    with pytest.raises(BadModel, match="tiles lies in 1..2147483647, got 2147483648"):
+        check_operators(Network(nodes, maps, ("pixels",), ("end",)))
