@@ -197,5 +197,5 @@ def test_more_tiles_than_can_be_counted_are_refused() -> None:
         Node("end", op.Lookup(table), ("y",), "end"),
     )
     maps = {"pixels": pixels, "x": wide, "y": wide, "end": wide}
-    with pytest.raises(BadModel, match="tiles lies in 1..2147483647, got 2147483648"):
+    with pytest.raises(BadModel, match=r"tiles lies in 1\.\.2147483647, got 2147483648"):
         check_operators(Network(nodes, maps, ("pixels",), ("end",)))
