@@ -304,7 +304,8 @@ def skipping(name: str, network: nn.Module, learnt: Pictures) -> Side:
         if node.name in plan.skipping and isinstance(node.operator, Conv)
     ]
     share = float(np.mean(zeros)) if zeros else 0.0
-    return compare(name, share, plan, examples[0].numpy(), False, ROUNDS)
+    picture = np.ascontiguousarray(examples[0].permute(1, 2, 0).numpy())
+    return compare(name, share, plan, picture, False, ROUNDS)
 
 
 def main() -> None:
