@@ -186,3 +186,15 @@ def test_presets_are_recommended_where_the_recorded_measurement_allows() -> None
     for (codec, name), cheap in held.items():
         assert known[codec][name].recommended == cheap
     assert {name for codec, name in held if codec == "block_code"} == block_code.PRESETS.keys()
+
+
+def test_what_settings_are_chosen_on_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    taught = importlib.import_module("taught_networks")
+    found = taught.PictureSet.of_all(map(str, range(2500)), lambda index: np.zeros((1, 1, 3)))
+    for subject in taught.SUBJECTS.values():
+        training, held_out = subject.split(found)
+        assert sorted(training.indices + held_out.indices) == list(found.indices)
+        assert len(training) > len(held_out) > 0
+        assert subject.task.calibration not in subject.task.evaluation
