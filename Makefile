@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-bits bench-fused bench-winograd docs size demo \
+	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-coded bench-bits bench-fused bench-winograd docs size demo \
 	examples sanitize clean
 
 help: ## this list
@@ -106,6 +106,9 @@ bench-limits: setup ## where our time goes, and what the machine's rates would a
 
 bench-sparse: setup ## convolutions that skip zero blocks of their filters, beside those that do not
 	$(PYTHON) benchmarks/sparse.py $(OPTIONS)
+
+bench-coded: setup ## filters made of coefficients, beside the same filters stored
+	$(PYTHON) benchmarks/coded.py $(OPTIONS)
 
 bench-fused: setup ## a convolution between encoded maps, beside plain ones and oneDNN
 	$(PYTHON) benchmarks/fused.py $(OPTIONS)

@@ -1,148 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolution and transposed convolution, row by row, straight from the rows in the arena: without
-// a copy of the input (no im2col, no scratch). conv_row.h has the inner loops.
+// a copy of the input (no im2col). conv_row.h has the inner loops. Filters are held, packed; or
+// coefficients are, and a step makes some blocks of filters of them in scratch, does all its rows
+// with these, and goes on to the next blocks.
 //
 // acc = bias + sum w * (x - zx) is computed as (bias - zx * sum w) + sum w * x over raw bytes;
 // virtual padding then is a pixel of zero points.
 #include <array>
 #include <vector>
 
+#include "conv_filters.h"
 #include "conv_row.h"
 #include "conv_shape.h"
+#include "filter_maker.h"
 #include "filters.h"
 
 namespace thinmaps {
 namespace {
 
 constexpr int32_t kMostRows = 256;  // under a window, or under those that are done together
-
-int32_t WholeQuads(int32_t bytes) { return (bytes + kQuad - 1) / kQuad * kQuad; }
-
-// One filter value: of which tap and input channel.
-struct Source {
-  int32_t tap_row, tap_column, channel;
-};
-
-// The pieces of one phase, and where each byte of a piece comes from.
-struct Phase {
-  std::vector<Piece> pieces;
-  std::vector<Source> sources;  // of all pieces, byte after byte
-  ptrdiff_t block_bytes = 0;    // of one block's filters
-
-  // Appends a run of bytes in pieces; filters of a piece are filled up to at least `least` bytes.
-  void Add(int32_t row, ptrdiff_t offset, const std::vector<Source>& run, int32_t least) {
-    for (size_t first = 0; first < run.size(); first += kPieceBytes) {
-      const size_t count = std::min(run.size() - first, size_t{kPieceBytes});
-      const auto bytes = static_cast<int32_t>(count);
-      pieces.push_back({row, bytes, offset + static_cast<ptrdiff_t>(first), block_bytes});
-      const auto at = run.begin() + static_cast<ptrdiff_t>(first);
-      sources.insert(sources.end(), at, at + bytes);
-      const int32_t filled = std::max(least, WholeQuads(bytes));
-      block_bytes += filled * kBlockChannels;
-    }
-  }
-};
-
-// Columns of a window join in one run of bytes where pixels lie without gaps.
-Phase Cut(const Shape& shape, const std::vector<Axis::Tap>& rows,
-          const std::vector<Axis::Tap>& columns, bool joins, int32_t pixel_bytes, int32_t least) {
-  Phase phase;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    std::vector<Source> run;
-    ptrdiff_t offset = 0;
-    for (size_t s = 0; s < columns.size(); ++s) {
-      if (run.empty()) offset = ptrdiff_t{columns[s].offset} * pixel_bytes;
-      for (int32_t c = 0; c < shape.group_inputs; ++c) {
-        run.push_back({rows[r].tap, columns[s].tap, c});
-      }
-      const bool neighbour =
-          s + 1 < columns.size() && columns[s + 1].offset == columns[s].offset + 1;
-      if (joins && neighbour) continue;
-      phase.Add(static_cast<int32_t>(r), offset, run, least);
-      run.clear();
-    }
-  }
-  return phase;
-}
-
-// Filters [phase][block][piece][quad][16][4], bias [phase][block][16], multipliers [block][16].
-struct Packer {
-  const NodeDescription& node;
-  const Shape& shape;
-  int32_t zero_point;  // of bytes as they are multiplied: less ConvLoops::shift
-  bool sorts_quads;
-  Filters& filters;
-
-  int32_t Weight(int32_t output, const Source& source) const {
-    return node
-        .weights[shape.FilterIndex(output, source.channel, source.tap_row, source.tap_column)];
-  }
-
-  void PackBlock(const Phase& phase, int32_t block) {
-    const int32_t first = block % shape.group_blocks() * kBlockChannels;
-    const int32_t base = block / shape.group_blocks() * shape.group_outputs + first;
-    const int32_t channels = std::min(kBlockChannels, shape.group_outputs - first);
-    const size_t start = filters.weights.size();
-    filters.weights.resize(start + static_cast<size_t>(phase.block_bytes));
-    for (int32_t k = 0; k < kBlockChannels; ++k) {
-      // Sums wrap on the way; the finished sum fits.
-      auto bias = static_cast<uint32_t>(PerChannel(node.bias, block, k));
-      const Source* source = phase.sources.data();
-      for (const Piece& piece : phase.pieces) {
-        int8_t* to = filters.weights.data() + start + piece.filters;
-        for (int32_t i = 0; i < piece.bytes; ++i, ++source) {
-          const int32_t w = k < channels ? Weight(base + k, *source) : 0;
-          to[(i / kQuad * kBlockChannels + k) * kQuad + i % kQuad] = static_cast<int8_t>(w);
-          bias -= static_cast<uint32_t>(zero_point * w);
-        }
-      }
-      filters.bias.push_back(static_cast<int32_t>(bias));
-    }
-    if (!sorts_quads) return;
-    for (const Piece& piece : phase.pieces) {
-      int8_t* quads = filters.weights.data() + start + piece.filters;
-      filters.orders.push_back(SortQuads(quads, WholeQuads(piece.bytes) / kQuad));
-    }
-  }
-
-  template <typename T>
-  T PerChannel(const std::vector<T>& values, int32_t block, int32_t k) const {
-    const int32_t in_group = block % shape.group_blocks() * kBlockChannels + k;
-    const int32_t group = block / shape.group_blocks();
-    if (in_group >= shape.group_outputs) return T{0};
-    return values[static_cast<size_t>(group * shape.group_outputs + in_group)];
-  }
-};
-
-// Other instruction sets, and maps with gaps between pixels, need other layouts.
-std::string LayoutOf(const Phase& phase, const ConvLoops& loops) {
-  return std::to_string(phase.pieces.size()) + " pieces of " + std::to_string(phase.block_bytes) +
-         (loops.sorts_quads ? ", sorted" : "") + (loops.shift != 0 ? ", shifted" : "");
-}
-
-std::shared_ptr<const Filters> Pack(const Blueprint& blueprint, const Shape& shape,
-                                    const std::vector<Phase>& phases) {
-  const ConvLoops& loops = blueprint.conv_loops;
-  const std::string layout = LayoutOf(phases[0], loops);
-  if (auto shared = SharedFilters(blueprint, layout)) return shared;
-  auto filters = std::make_shared<Filters>();
-  size_t bytes = 0;
-  for (const Phase& phase : phases) bytes += static_cast<size_t>(phase.block_bytes);
-  filters->weights.reserve(static_cast<size_t>(shape.blocks()) * bytes);
-  const int32_t zero_point = blueprint.input(0).zero_point - loops.shift;
-  Packer packer{blueprint.node, shape, zero_point, loops.sorts_quads, *filters};
-  for (const Phase& phase : phases) {
-    filters->phase_orders.push_back(filters->orders.size());
-    filters->phase_offset.push_back(filters->weights.size());
-    for (int32_t block = 0; block < shape.blocks(); ++block) packer.PackBlock(phase, block);
-  }
-  for (int32_t block = 0; block < shape.blocks(); ++block) {
-    for (int32_t k = 0; k < kBlockChannels; ++k) {
-      filters->multiplier.push_back(packer.PerChannel(blueprint.node.multiplier, block, k));
-    }
-  }
-  return ShareFilters(blueprint, layout, std::move(filters));
-}
 
 class Convolution final : public Kernel {
  public:
@@ -161,7 +37,8 @@ class Convolution final : public Kernel {
         piece_bytes_(std::min(
             kPieceBytes, WholeQuads(shape.group_inputs * (joins_ ? shape.kernel_columns : 1)))),
         phases_(CutAll()),
-        filters_(Pack(blueprint, shape, phases_)) {
+        maker_(MakerOf(blueprint)),
+        filters_(maker_ ? maker_->held() : PackFilters(blueprint, shape, phases_)) {
     for (Phase& phase : phases_) phase.sources = {};
     padding_.fill(static_cast<uint8_t>(in_.zero_point));
   }
@@ -169,18 +46,34 @@ class Convolution final : public Kernel {
   int32_t work_rows() const override { return out_.height; }
   size_t weights_bytes() const override { return filters_->bytes(); }
 
+  // Of parts that make their own filters, as many as have scratch for a block.
+  int32_t most_parts(Rows rows) const override {
+    return maker_ ? maker_->MostBlocks(1) : Kernel::most_parts(rows);
+  }
+
   void Run(const Memory& memory, Rows rows, Part part) const override {
-    const auto [blocks, area] = ShareConv(shape_, out_.width, rows, part);
+    const auto [blocks, area] =
+        maker_ ? ShareMaking(rows, part) : ShareConv(shape_, out_.width, rows, part);
     loops_.start(piece_bytes_);
-    if (filters_->weights.size() > kFiltersInCache) {
-      ForBlocks(blocks, [&, &area = area](Range some) { RunRows(memory, some, area); });
+    if (maker_) {
+      RunMaking(memory, blocks, area, part);
+    } else if (filters_->weights.size() > kFiltersInCache) {
+      ForBlocks(blocks, loops_.blocks,
+                [&, &area = area](Range some) { RunRows({memory}, some, area); });
     } else {
-      RunRows(memory, blocks, area);
+      RunRows({memory}, blocks, area);
     }
     loops_.stop();
   }
 
  private:
+  // Where the rows are, and the filters that were made, from those of block `first_made` on.
+  struct Job {
+    const Memory& memory;
+    const int8_t* made = nullptr;
+    int32_t first_made = 0;
+  };
+
   static constexpr size_t kNearFilters = 1u << 17;
   static constexpr size_t kFiltersInCache = 1u << 20;  // more are read once per step, not per row
 
@@ -195,18 +88,42 @@ class Convolution final : public Kernel {
     return phases;
   }
 
-  // As many blocks of one group at a time as a row can do.
+  std::unique_ptr<const FilterMaker> MakerOf(const Blueprint& blueprint) const {
+    if (blueprint.node.op != "coded_conv") return nullptr;
+    return std::make_unique<const FilterMaker>(blueprint, shape_, phases_[0]);
+  }
+
+  // By blocks where parts get as many: else each makes the filters of all.
+  ConvShare ShareMaking(Rows rows, Part part) const {
+    const Range blocks = Share(shape_.blocks(), part);
+    if (shape_.blocks() % part.count == 0 || shape_.blocks() >= kManyRows * part.count) {
+      return {blocks, {{rows.first, rows.first + rows.count}, {0, out_.width}}};
+    }
+    return ShareConv(shape_, out_.width, rows, part);
+  }
+
+  void RunMaking(const Memory& memory, Range blocks, const Area& area, Part part) const {
+    int8_t* made = maker_->Scratch(memory, part);
+    ForBlocks(blocks, maker_->MostBlocks(part.count), [&](Range some) {
+      for (int32_t block = some.first; block < some.stop; ++block) {
+        maker_->Make(block, made + (block - some.first) * maker_->block_bytes());
+      }
+      RunRows({memory, made, some.first}, some, area);
+    });
+  }
+
+  // At most `most` blocks of one group at a time.
   template <typename Do>
-  void ForBlocks(Range blocks, Do each) const {
+  void ForBlocks(Range blocks, int32_t most, Do each) const {
     for (int32_t block = blocks.first; block < blocks.stop;) {
       const int32_t in_group = shape_.group_blocks() - block % shape_.group_blocks();
-      const int32_t count = std::min({loops_.blocks, blocks.stop - block, in_group});
+      const int32_t count = std::min({most, blocks.stop - block, in_group});
       each(Range{block, block + count});
       block += count;
     }
   }
 
-  void RunRows(const Memory& memory, Range blocks, const Area& area) const {
+  void RunRows(const Job& job, Range blocks, const Area& area) const {
     const bool narrow = area.columns.stop - area.columns.first <= loops_.narrow;
     const int32_t many = narrow && !across_.transposed ? kMostRows / shape_.kernel_rows : 1;
     for (int32_t row = area.rows.first; row < area.rows.stop; row += many) {
@@ -217,7 +134,8 @@ class Convolution final : public Kernel {
         if (first == area.columns.stop) continue;
         const int32_t left = area.columns.stop - first;
         const int32_t pixels = (left + across_.phases - 1) / across_.phases;
-        ForBlocks(blocks, [&](Range some) { RunRow(memory, rows, {first, pixels}, across, some); });
+        ForBlocks(blocks, loops_.blocks,
+                  [&](Range some) { RunRow(job, rows, {first, pixels}, across, some); });
       }
     }
   }
@@ -227,8 +145,7 @@ class Convolution final : public Kernel {
   };
 
   // One row, or several of one phase.
-  void RunRow(const Memory& memory, Range rows, Columns columns, int32_t across,
-              Range blocks) const {
+  void RunRow(const Job& job, Range rows, Columns columns, int32_t across, Range blocks) const {
     const int32_t down = down_.Phase(rows.first);
     const auto index = static_cast<size_t>(down * across_.phases + across);
     const Phase& phase = phases_[index];
@@ -236,8 +153,8 @@ class Convolution final : public Kernel {
     const int32_t in_group = blocks.first % shape_.group_blocks() * kBlockChannels;
     const int32_t channel = group * shape_.group_outputs + in_group;
     const int32_t many = (blocks.stop - blocks.first) * kBlockChannels;
-    const MapView& input = memory.maps[input_];
-    const MapView& output = memory.maps[output_];
+    const MapView& input = job.memory.maps[input_];
+    const MapView& output = job.memory.maps[output_];
     const ptrdiff_t item_bytes = out_.is_float ? sizeof(float) : 1;
     const auto window_rows = static_cast<int32_t>(down_.taps[Index(down)].size());
     const uint8_t* under[kMostRows];
@@ -264,11 +181,11 @@ class Convolution final : public Kernel {
         .piece_count = static_cast<int32_t>(phase.pieces.size()),
         .piece_bytes = piece_bytes_,
         .blocks = blocks.stop - blocks.first,
-        .filters = filters_->weights.data() + filters_->phase_offset[index] +
-                   first_block * static_cast<size_t>(phase.block_bytes),
+        .filters = job.made ? job.made + (blocks.first - job.first_made) * phase.block_bytes
+                            : FiltersOf(index, blocks.first),
         .block_filters = phase.block_bytes,
         .orders = loops_.sorts_quads ? Orders(index, first_block) : nullptr,
-        .far_filters = filters_->weights.size() > kNearFilters,
+        .far_filters = !maker_ && filters_->weights.size() > kNearFilters,
         .bias = filters_->bias.data() + phase_block * kBlockChannels,
         .multiplier = filters_->multiplier.data() + first_block * kBlockChannels,
         .channels = std::min(many, shape_.group_outputs - in_group),
@@ -279,7 +196,13 @@ class Convolution final : public Kernel {
     });
   }
 
+  const int8_t* FiltersOf(size_t phase, int32_t block) const {
+    return filters_->weights.data() + filters_->phase_offset[phase] +
+           Index(block) * static_cast<size_t>(phases_[phase].block_bytes);
+  }
+
   const QuadOrder* Orders(size_t phase, size_t block) const {
+    if (maker_) return maker_->orders();
     const size_t first = filters_->phase_orders[phase] + block * phases_[phase].pieces.size();
     return filters_->orders.data() + first;
   }
@@ -308,14 +231,17 @@ class Convolution final : public Kernel {
   bool joins_;           // pixels lie without gaps
   int32_t piece_bytes_;  // of the longest piece, in whole quads
   std::vector<Phase> phases_;
+  std::unique_ptr<const FilterMaker> maker_;  // where filters are made
   std::shared_ptr<const Filters> filters_;
   std::array<uint8_t, kPieceBytes> padding_;
 };
 
-// Integers: the window, groups, low, high.
+// Integers: the window, groups, low, high; of coded filters also the codes.
 std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) {
+  const bool coded = blueprint.node.op == "coded_conv";
+  constexpr size_t kIntegers = Window::kIntegers + 3;
   blueprint.NeedInputs(1);
-  blueprint.NeedIntegers(Window::kIntegers + 3);
+  blueprint.NeedIntegers(coded ? std::max(blueprint.node.integers.size(), kIntegers) : kIntegers);
   blueprint.NeedBytes(blueprint.input(0));
   const NodeDescription& node = blueprint.node;
   const Window window = ReadWindow(blueprint);
@@ -330,9 +256,9 @@ std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) 
       static_cast<size_t>(shape.group_inputs) * static_cast<size_t>(shape.taps());
   blueprint.Need(shape.kernel_rows <= kMostRows,
                  "at most 256 filter rows, got " + std::to_string(shape.kernel_rows));
-  CheckFilters(blueprint, filter_bytes);
+  if (!coded) CheckFilters(blueprint, filter_bytes);
   const Rounding rounding = RoundThenShift(out.zero_point, node.integers[11], node.integers[12]);
-  if (node.state >= 0) {
+  if (node.state >= 0 && !coded) {
     blueprint.Need(!transposed, "no scratch");
     return MakeSparseConv(blueprint, shape, window, rounding);
   }
@@ -367,6 +293,10 @@ ConvShare ShareConv(const Shape& shape, int32_t width, Rows rows, Part part) {
 
 std::unique_ptr<const Kernel> MakeConv(const Blueprint& blueprint) {
   return IsDepthwise(blueprint) ? MakeDepthwise(blueprint) : Make(blueprint, false);
+}
+
+std::unique_ptr<const Kernel> MakeCodedConv(const Blueprint& blueprint) {
+  return Make(blueprint, false);
 }
 
 std::unique_ptr<const Kernel> MakeConvTranspose(const Blueprint& blueprint) {

@@ -42,6 +42,7 @@ uint64_t FingerprintOf(const Blueprint& blueprint) {
   fingerprint.Add(node.bias);
   fingerprint.Add(node.multiplier);
   fingerprint.Add(node.integers);
+  fingerprint.Add(node.table);
   fingerprint.Add(std::vector<int32_t>{in.zero_point, in.channels, out.channels, out.is_float});
   return fingerprint.value();
 }

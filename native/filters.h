@@ -37,12 +37,14 @@ struct Filters final : Packed {
   std::vector<QuadOrder> orders;  // [phase][block][piece], where quads are sorted
   std::vector<Quartet> quartets;  // of filters whose zero squares are skipped, with their squares
   std::vector<SquarePlace> places;
-  uint64_t fingerprint = 0;  // of what they were packed from
+  std::vector<int8_t> codes;   // [code][9], where `weights` are coefficients of them
+  std::vector<uint8_t> shift;  // [block][16], of sums of coefficients
+  uint64_t fingerprint = 0;    // of what they were packed from
 
   size_t bytes() const {
     return weights.size() + orders.size() * sizeof(QuadOrder) + bias.size() * sizeof(int32_t) +
            multiplier.size() * sizeof(float) + quartets.size() * sizeof(Quartet) +
-           places.size() * sizeof(SquarePlace);
+           places.size() * sizeof(SquarePlace) + codes.size() + shift.size();
   }
 };
 

@@ -11,11 +11,12 @@ namespace {
 
 using Make = std::unique_ptr<const Kernel> (*)(const Blueprint&);
 
-constexpr std::array<std::pair<std::string_view, Make>, 18> kOperators = {{
+constexpr std::array<std::pair<std::string_view, Make>, 19> kOperators = {{
     {"picture", MakePicture},
     {"quantise", MakeQuantise},
     {"conv", MakeConv},
     {"winograd_conv", MakeWinogradConv},
+    {"coded_conv", MakeCodedConv},
     {"conv_transpose", MakeConvTranspose},
     {"max_pool", MakeMaxPool},
     {"average_pool", MakeAveragePool},

@@ -163,6 +163,7 @@ std::unique_ptr<const Kernel> MakeKernel(const Blueprint& blueprint);
 
 std::unique_ptr<const Kernel> MakeConv(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint);
+std::unique_ptr<const Kernel> MakeCodedConv(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeConvTranspose(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeDepthwise(const Blueprint& blueprint);
 std::unique_ptr<const Kernel> MakeMaxPool(const Blueprint& blueprint);

@@ -326,11 +326,84 @@ void Blend(const uint8_t* const* corners, const int32_t* weights, int32_t channe
   }
 }
 
+#if defined(__AVX512BW__)
+
+// Of a known number of codes, so that their coefficients stay in registers: the plain loops below,
+// for 32 of the 64 bytes of a quad at a time.
+template <int32_t kCodes>
+void MakeFiltersOf(const FilterBlock& block, const int16_t* factors) {
+  int16_t signs[kCodes * kTaps];
+  for (int32_t i = 0; i < kCodes * kTaps; ++i) signs[i] = block.code[i];
+  for (int32_t half = 0; half < kQuadBytes; half += 32) {
+    const __m512i factor = _mm512_loadu_si512(factors + half);
+    const int8_t* from = block.coefficients + half;
+    int8_t* out = block.filters + half;
+    for (int32_t quad = 0; quad < block.quads; ++quad, out += kQuadBytes) {
+      __m512i words[kCodes];
+      for (__m512i& word : words) {
+        word = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+        from += kQuadBytes;
+      }
+      for (int32_t tap = 0; tap < kTaps; ++tap) {
+        __m512i sums = _mm512_setzero_si512();
+        for (int32_t j = 0; j < kCodes; ++j) {
+          const __m512i sign = _mm512_set1_epi16(signs[j * kTaps + tap]);
+          sums = _mm512_add_epi16(sums, _mm512_mullo_epi16(words[j], sign));
+        }
+        const __m512i rounded = _mm512_mulhrs_epi16(_mm512_add_epi16(sums, sums), factor);
+        const __m256i bytes = _mm512_cvtsepi16_epi8(rounded);  // -128..127
+        const __m256i clamped = _mm256_max_epi8(bytes, _mm256_set1_epi8(-127));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + block.places[tap]), clamped);
+      }
+    }
+  }
+}
+
+template <int32_t kCodes = 9>
+void MakeFiltersOfAny(const FilterBlock& block, const int16_t* factors) {
+  if (block.codes == kCodes) return MakeFiltersOf<kCodes>(block, factors);
+  if constexpr (kCodes > 1) MakeFiltersOfAny<kCodes - 1>(block, factors);
+}
+
+#else
+
+void MakeFiltersOfAny(const FilterBlock& block, const int16_t* factors) {
+  for (int32_t quad = 0; quad < block.quads; ++quad) {
+    const int8_t* coefficients = block.coefficients + ptrdiff_t{quad} * block.codes * kQuadBytes;
+    for (int32_t tap = 0; tap < kTaps; ++tap) {
+      int16_t sums[kQuadBytes] = {};
+      for (int32_t j = 0; j < block.codes; ++j) {
+        const int8_t* a = coefficients + j * kQuadBytes;
+        const int16_t sign = block.code[j * kTaps + tap];
+        for (int32_t i = 0; i < kQuadBytes; ++i) {
+          sums[i] = static_cast<int16_t>(sums[i] + sign * a[i]);
+        }
+      }
+      int8_t* out = block.filters + block.places[tap] + ptrdiff_t{quad} * kQuadBytes;
+      for (int32_t i = 0; i < kQuadBytes; ++i) {
+        const int32_t rounded = (2 * sums[i] * factors[i] + (1 << 14)) >> 15;
+        out[i] = static_cast<int8_t>(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
+      }
+    }
+  }
+}
+
+#endif
+
+// |sum| <= 9 * 128. (2 sum * 2^(14 - shift) + 2^14) >> 15 is the rounded shift, for 0 too.
+void MakeFilters(const FilterBlock& block) {
+  int16_t factors[kQuadBytes];
+  for (int32_t i = 0; i < kQuadBytes; ++i) {
+    factors[i] = static_cast<int16_t>(1 << (14 - block.shift[i / kQuad]));
+  }
+  MakeFiltersOfAny(block, factors);
+}
+
 }  // namespace
 
 extern const Loops THINMAPS_LOOPS;
-const Loops THINMAPS_LOOPS = {Depthwise, kDepthwiseBlock, Lookup,   LookupThree,
-                              Largest,   Accumulate,      Scale,    Add,
-                              AddOnGrid, Multiply,        Quantise, Blend};
+const Loops THINMAPS_LOOPS = {Depthwise,  kDepthwiseBlock, Lookup,     LookupThree, Largest,
+                              Accumulate, Scale,           Add,        AddOnGrid,   Multiply,
+                              Quantise,   Blend,           MakeFilters};
 
 }  // namespace thinmaps

@@ -17,6 +17,7 @@ namespace thinmaps {
 inline constexpr int32_t kBlockChannels = 16;
 inline constexpr int32_t kQuad = 4;
 inline constexpr int32_t kQuadBytes = kBlockChannels * kQuad;
+inline constexpr int32_t kTaps = 9;  // of a filter that is made of codes
 
 // byte = rne(clamp(value + before, low, high)) + after, see RULES of arithmetic in docs/format.md.
 // `before` is 0 unless an odd zero point is added before rounding; low and high are whole numbers,
@@ -58,6 +59,17 @@ struct DepthwiseRow {
   Rounding rounding;
   uint8_t* out;
   ptrdiff_t out_step;
+};
+
+// Filters of a block of 16 output channels, made of coefficients (filter_maker.h).
+struct FilterBlock {
+  const int8_t* coefficients;  // [quad of input channels][code][16][4]
+  int32_t quads;
+  int32_t codes;            // at most 9
+  const int8_t* code;       // [code][9], -1, 0 or 1
+  const uint8_t* shift;     // [16], at most 4
+  const ptrdiff_t* places;  // by tap, of its first quad's filters
+  int8_t* filters;
 };
 
 struct Loops {
@@ -102,6 +114,10 @@ struct Loops {
   // out[c] = (sum of corner[k][c] * weight[k] + 2^21) >> 22, weights of 4 corners sum to 2^22.
   void (*blend)(const uint8_t* const* corners, const int32_t* weights, int32_t channels,
                 uint8_t* out);
+
+  // filters[places[t] + quad * 64 + i] = clamp((sum + 2^(shift - 1)) >> shift, -127, 127), shift
+  // that of output channel i / 4, sum that of coefficients[quad][code][i] * code[code][t].
+  void (*make_filters)(const FilterBlock& block);
 };
 
 // The variant for `isa`, which must run on this processor.

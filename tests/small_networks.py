@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+from coded_filters import coded_conv
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
@@ -76,6 +77,15 @@ class Builder:
         output = MapSpec(height, width, channels, exact(0.041), 0 if relu else zero)
         constants = self._filters(source, channels, groups, window.kernel, output)
         return self.node(op.Conv(window, groups, *constants), (x,), output)
+
+    def coded_conv(self, x: str, channels: int) -> str:
+        """3x3 filters of three codes, which are made when the network runs."""
+        source = self.maps[x]
+        spec = MapSpec(*source.shape[:2], channels, source.scale, 128)
+        window = Window((3, 3), pads=(1, 1, 1, 1))
+        random = np.random.default_rng(channels)
+        operator = coded_conv(random, (source.channels, channels), window, codes=3)
+        return self.node(operator, (x,), spec)
 
     def head(self, x: str, classes: int) -> str:
         source = self.maps[x]
@@ -202,7 +212,7 @@ def every_operator(seed: int = 2) -> Network:
     curved = b.lookup(part, 16)
     wide = b.moved(curved, op.DepthToSpace(2), 6, 10, 4)
     border = b.moved(wide, op.Pad(1, 1, 0, 20), 8, 12, 4)
-    large = b.resize(border, 11, 17, linear=True)
+    large = b.resize(b.coded_conv(border, 4), 11, 17, linear=True)
     up = b.conv_transpose(large, 3, Window((4, 4), (2, 2), pads=(1, 1, 1, 1)))
     near = b.resize(up, 44, 34, linear=False)
     return b.network(near, b.head(pooled, 5))

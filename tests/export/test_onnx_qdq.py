@@ -121,7 +121,8 @@ def test_every_convolution_is_an_integer_one_for_the_runtime(name: str, tmp_path
         for node in network.nodes
         if isinstance(node.operator, op.Conv) and node.output in network.outputs
     ]
-    convolutions = [node for node in network.nodes if isinstance(node.operator, op.Conv)]
+    layers = op.Conv | op.CodedConv
+    convolutions = [node for node in network.nodes if isinstance(node.operator, layers)]
     assert kinds["QLinearConv"] == len(convolutions) - len(heads)
     assert kinds["QGemm"] == len(heads)
     assert not {"Conv", "FusedConv", "Gemm", "FusedGemm"} & set(kinds)

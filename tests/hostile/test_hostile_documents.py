@@ -39,6 +39,13 @@ def operator(kind: str, name: str, to: Any) -> Callable[[Document, Arrays], None
     return change
 
 
+def coded(name: str, to: Any) -> Callable[[Document, Arrays], None]:
+    def change(document: Document, arrays: Arrays) -> None:
+        node(document, "coded_conv")["operator"]["filters"][name] = to
+
+    return change
+
+
 def tensor(suffix: str, make: Callable[[np.ndarray], np.ndarray]) -> Callable[..., None]:
     """An edit of the first tensor whose name ends so."""
 
@@ -333,6 +340,28 @@ WIDE: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
         "rows must ascend",
     ),
     "a resize of other weights": (tensor("row_weight", filled(2049)), "weights lies in"),
+    "codes that there are not": (coded("codes", [0, 16, 5]), "a code lies in 0..15, got 16"),
+    "no codes": (coded("codes", []), "the number of codes lies in 1..9, got 0"),
+    "more codes than make all filters": (
+        coded("codes", [0] * 10),
+        "the number of codes lies in 1..9, got 10",
+    ),
+    "another reduction of codes": (coded("reduction", "stride"), "one of 'crop', 'average'"),
+    "fewer coefficients": (
+        tensor("coefficients", lambda c: c[:, :, :2].copy()),
+        "coefficients must be ('int8', (4, 4, 3)), got",
+    ),
+    "coefficients of bytes": (
+        tensor("coefficients", lambda c: c.astype(np.uint8)),
+        "must be int8, got uint8",
+    ),
+    "a shift of 5": (tensor("shift", filled(5)), "a shift lies in 0..4, got 5"),
+    "a shift too few": (tensor("shift", lambda s: s[:-1].copy()), "shift must be"),
+    "codes of another kernel": (
+        operator("coded_conv", "window", window(kernel=[3, 1])),
+        "the kernel must be (3, 3), got (3, 1)",
+    ),
+    "codes for groups of 1": (operator("coded_conv", "groups", 4), "come in fours, not 1"),
     "a slice outside of its map": (operator("slice", "row", 11), "leaves an axis"),
     "a slice that runs backwards": (operator("slice", "row_step", -1), "leaves an axis"),
     "a slice before its map": (operator("slice", "channel", -1), "leaves an axis"),
@@ -372,7 +401,7 @@ WIDE: dict[str, tuple[Callable[[Document, Arrays], None], str]] = {
         "the number of inputs must be 1",
     ),
     "a transposed convolution of another size": (
-        lambda d, a: d["source"]["maps"]["conv_transpose_17:0"].update(height=99),
+        lambda d, a: d["source"]["maps"]["conv_transpose_18:0"].update(height=99),
         "the output's height or width lies in",
     ),
     "a mean of another size": (

@@ -48,7 +48,7 @@ from thinmaps.graph.float_network import (
 from thinmaps.graph.network import Network
 from thinmaps.graph.quantise import picture_values, quantise
 from thinmaps.graph.scales import MOVES_BYTES, Range, scale_maps
-from thinmaps.graph.weights import weight_scales
+from thinmaps.graph.weights import coded, weight_scales
 from thinmaps.types import Preprocessing
 
 PICTURES_AT_MOST = 400
@@ -282,8 +282,12 @@ def _rounded(conv: FloatConv, moments: Moments | None, input_scale: float) -> Fl
     """The convolution with integer weights, and a bias that makes up for what they lose."""
     if moments is None:
         return conv
-    scale = weight_scales(conv, input_scale)
-    integers = round_to_outputs(conv, scale, moments)
+    conv = coded(conv, input_scale)
+    if conv.integer_weights is not None and conv.weight_scale is not None:
+        scale, integers = conv.weight_scale, conv.integer_weights
+    else:
+        scale = weight_scales(conv, input_scale)
+        integers = round_to_outputs(conv, scale, moments)
     real = integers.astype(np.float64) * scale.astype(np.float64)[:, None, None, None]
     lost = _mean_sums(conv, conv.weights, moments.real_mean) - _mean_sums(conv, real, moments.mean)
     bias = (conv.bias + lost).astype(np.float32)

@@ -15,6 +15,7 @@ from thinmaps.measure import show
 from thinmaps.measure.comparison import Comparison
 from thinmaps.measure.counting import count
 from thinmaps.measure.evaluate import Evaluation
+from thinmaps.measure.filter_rows import filter_rows
 from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Predictions
 from thinmaps.measure.profile import Profile
@@ -49,12 +50,16 @@ def say(sentence: str) -> None:
 def show_report(model: Model, as_json: bool) -> None:
     """Where the bytes go, and what compressing cost."""
     found = report(model.plan, count(model.plan))
+    filters = filter_rows(model.plan.source)
     if as_json:
         front = [dataclasses.asdict(trade) for trade in model.front]
-        said = {"drop": model.drop, "notes": model.notes, "front": front}
+        rows = [dataclasses.asdict(row) for row in filters]
+        said = {"drop": model.drop, "notes": model.notes, "front": front, "filters": rows}
         print_json({**found.to_json(), **said})
         return
     print_table(show.report_tables(found, model.notes))
+    if filters:
+        print_table(show.filters_table(filters))
     if model.front:
         print_table(show.front_table(model.front))
     if model.drop is not None:

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from thinmaps.errors import BadArgument
 from thinmaps.export.activations import draw_lookup, gathered, is_requantisation
 from thinmaps.export.drawing import Drawing
+from thinmaps.export.filter_function import draw_filters
 from thinmaps.export.resizing import draw_resize
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import (
     Add,
     AveragePool,
+    CodedConv,
     Concat,
     Conv,
     ConvTranspose,
@@ -88,12 +90,16 @@ def _entry(drawing: Drawing, network: Network, node: Node) -> None:
 
 def _conv(drawing: Drawing, network: Network, node: Node) -> None:
     operator = node.operator
-    assert isinstance(operator, Conv)
+    assert isinstance(operator, Conv | CodedConv)
     spec = network.input_specs(node)[0]
-    if network.output_spec(node).dtype == "float32" and _covers(operator, spec.shape):
+    if isinstance(operator, CodedConv):
+        weights = draw_filters(drawing, operator.filters, node.output)
+    elif network.output_spec(node).dtype == "float32" and _covers(operator, spec.shape):
         _gemm(drawing, network, node)
         return
-    constants = _convolution_constants(drawing, network, node, operator.weights)
+    else:
+        weights = drawing.constant(operator.weights, f"{node.output}/weights")
+    constants = _convolution_constants(drawing, network, node, weights)
     inputs = [drawing.reals_of(node.inputs[0]), *constants]
     made = drawing.add(
         "Conv", inputs, f"{node.output}/sum", _window(operator.window) | {"group": operator.groups}
@@ -114,27 +120,26 @@ def _gemm(drawing: Drawing, network: Network, node: Node) -> None:
     assert isinstance(operator, Conv)
     source, output = network.input_specs(node)[0], network.output_spec(node)
     flat = drawing.add("Flatten", [drawing.bytes_of(node.inputs[0])], f"{node.output}/flat")
+    real = drawing.dequantised(flat, source, f"{node.output}/flat")
     rows = operator.weights.reshape(output.channels, -1)
-    inputs = [
-        drawing.dequantised(flat, source, f"{node.output}/flat"),
-        *_convolution_constants(drawing, network, node, rows),
-    ]
+    weights = drawing.constant(rows, f"{node.output}/weights")
+    inputs = [real, *_convolution_constants(drawing, network, node, weights)]
     made = drawing.add("Gemm", inputs, f"{node.output}/sum", {"transB": 1})
     shape = drawing.constant(np.array([1, output.channels, 1, 1], np.int64), f"{node.output}/shape")
     drawing.give_reals(node.output, drawing.add("Reshape", [made, shape], f"{node.output}/map"))
 
 
 def _convolution_constants(
-    drawing: Drawing, network: Network, node: Node, weights: NDArray[np.int8], axis: int = 0
+    drawing: Drawing, network: Network, node: Node, weights: str, axis: int = 0
 ) -> list[str]:
-    """Weights (int8, per channel along `axis`) and bias (int32), dequantised."""
+    """A tensor of weights (int8, per channel along `axis`) and bias (int32), dequantised."""
     operator = node.operator
-    assert isinstance(operator, Conv | ConvTranspose)
+    assert isinstance(operator, Conv | CodedConv | ConvTranspose)
     source, output = network.input_specs(node)[0], network.output_spec(node)
     scale = weight_scale(operator.multiplier, source.scale, output.scale)
     name = node.output
     weight_inputs = [
-        drawing.constant(weights, f"{name}/weights"),
+        weights,
         drawing.constant(scale, f"{name}/weight_scale"),
         drawing.constant(np.zeros(len(scale), np.int8), f"{name}/weight_zero_point"),
     ]
@@ -177,9 +182,11 @@ def _turned_constants(drawing: Drawing, network: Network, node: Node) -> list[st
     assert isinstance(operator, ConvTranspose)
     groups, (k, c, r, s) = operator.groups, operator.weights.shape
     if groups == 1:
-        weights = operator.weights.swapaxes(0, 1)
+        swapped = operator.weights.swapaxes(0, 1)
+        weights = drawing.constant(swapped, f"{node.output}/weights")
         return _convolution_constants(drawing, network, node, weights, axis=1)
-    real, bias = _convolution_constants(drawing, network, node, operator.weights)
+    weights = drawing.constant(operator.weights, f"{node.output}/weights")
+    real, bias = _convolution_constants(drawing, network, node, weights)
     name = f"{node.output}/turned_weights"
     grouped = drawing.constant(np.array([groups, k // groups, c, r, s], np.int64), name)
     turned = drawing.constant(np.array([groups * c, k // groups, r, s], np.int64), name)
@@ -341,6 +348,7 @@ _DRAW: Mapping[type[Operator], Callable[[Drawing, Network, Node], None]] = {
     Picture: _entry,
     Quantise: _entry,
     Conv: _conv,
+    CodedConv: _conv,
     ConvTranspose: _conv_transpose,
     MaxPool: _max_pool,
     AveragePool: _average_pool,

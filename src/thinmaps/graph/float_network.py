@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.graph.filter_codes import FilterCoefficients
 from thinmaps.graph.operators import Operator, Window
 
 FloatArray = NDArray[np.float32]
@@ -40,6 +41,8 @@ class FloatConv:
     integer_weights: NDArray[np.int8] | None = None
     weight_scale: FloatArray | None = None
     integer_bias: NDArray[np.int32] | None = None
+    # What the integer weights are made of, where the network shall make them when it runs.
+    coded: FilterCoefficients | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.filter_codes import FilterCoefficients
 from thinmaps.graph.float_network import FloatNode, FloatOperator, MapQuantisation
 from thinmaps.graph.onnx_graph import OnnxGraph, Op, Refusal, Shape
 
@@ -37,6 +38,7 @@ class Stored:
     integers: NDArray[np.int64]
     scale: NDArray[np.float32]  # (1,), or one per element of `axis`
     axis: int | None
+    coded: FilterCoefficients | None = None  # what the integers were made of
 
     @property
     def values(self) -> NDArray[np.float32]:

@@ -102,6 +102,7 @@ def _layer(op: Op, draft: Draft, window: Window, groups: int, weights: Weights) 
         integer_weights=weights.integers,
         weight_scale=weights.scale,
         integer_bias=integer_bias_of(op, draft, 2, draft.view(op).map, weights),
+        coded=weights.coded,
     )
 
 

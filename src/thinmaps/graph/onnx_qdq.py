@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.filter_codes import FilterCoefficients
 from thinmaps.graph.float_network import (
     FloatConcat,
     FloatNode,
@@ -28,11 +29,16 @@ from thinmaps.graph.onnx_draft import Draft, Stored
 from thinmaps.graph.onnx_graph import OnnxGraph, Op, Refusal
 from thinmaps.graph.operators import DepthToSpace, MaxPool, Resize, Slice
 
+NO_CODES: Mapping[str, FilterCoefficients] = {}
 _SAME_VALUES = MaxPool | Slice | Resize | DepthToSpace | FloatPad | FloatConcat
 
 
-def unpack_constants(graph: OnnxGraph) -> tuple[OnnxGraph, dict[str, Stored]]:
+def unpack_constants(
+    graph: OnnxGraph, coded: Mapping[str, FilterCoefficients] = NO_CODES
+) -> tuple[OnnxGraph, dict[str, Stored]]:
     """The graph without DequantizeLinear of constants, and what those constants were stored as.
+
+    `coded` says which constants are filters that were made of coefficients.
 
     The dequantised arrays become constants of the graph under the same value names; a Transpose of
     such a constant is carried out on both forms.
@@ -42,7 +48,8 @@ def unpack_constants(graph: OnnxGraph) -> tuple[OnnxGraph, dict[str, Stored]]:
     ops: list[Op] = []
     for op in graph.ops:
         if op.op_type == "DequantizeLinear" and op.inputs[0] in constants:
-            stored[op.output] = _stored(op, constants)
+            item = _stored(op, constants)
+            stored[op.output] = replace(item, coded=coded.get(op.inputs[0]))
         elif op.op_type in ("Transpose", "Identity") and op.inputs[0] in stored:
             stored[op.output] = _rearranged(op, stored[op.inputs[0]])
         else:
@@ -76,7 +83,7 @@ def _rearranged(op: Op, item: Stored) -> Stored:
         return item
     order = op.attributes.get("perm", tuple(range(item.integers.ndim))[::-1])
     axis = None if item.axis is None else order.index(item.axis % item.integers.ndim)
-    return replace(item, integers=item.integers.transpose(order), axis=axis)
+    return replace(item, integers=item.integers.transpose(order), axis=axis, coded=None)
 
 
 def _parameters(

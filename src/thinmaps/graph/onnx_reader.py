@@ -3,6 +3,7 @@
 
     read_model     file -> ModelProto, or one sentence why not
     onnx_codecs    functions that stand for codecs out, their configurations beside
+    onnx_filters   functions that make filters out, their coefficients beside
     onnx_clean     batch 1, static shapes, folded constants
     onnx_qdq       quantisation nodes out, scales and integer weights beside (QDQ files)
     onnx_operators, onnx_pointwise, onnx_layout, onnx_resize
@@ -27,6 +28,7 @@ from thinmaps.graph.float_network import FloatConv, FloatMean, FloatNetwork, Flo
 from thinmaps.graph.onnx_clean import clean
 from thinmaps.graph.onnx_codecs import codecs_of_maps, without_codecs
 from thinmaps.graph.onnx_draft import Draft
+from thinmaps.graph.onnx_filters import with_made_filters
 from thinmaps.graph.onnx_fuse import fuse
 from thinmaps.graph.onnx_graph import parse
 from thinmaps.graph.onnx_qdq import complete, unpack_constants
@@ -87,8 +89,9 @@ def normalise(
     if size is not None and min(size) < 1:
         raise BadArgument(f"a size needs a height and a width of at least 1, got {size}")
     bare, codecs = without_codecs(model)
-    cleaned, notes = clean(bare, size)
-    graph, stored = unpack_constants(parse(cleaned))
+    plain, coded = with_made_filters(bare)
+    cleaned, notes = clean(plain, size)
+    graph, stored = unpack_constants(parse(cleaned), coded)
     draft = Draft(graph, stored)
     network = _assemble(draft, notes)
     if codecs:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.filter_codes import FilterCoefficients
 from thinmaps.graph.onnx_draft import Draft
 from thinmaps.graph.onnx_graph import Op, Refusal
 
@@ -27,11 +28,13 @@ class Weights:
     values: FloatArray
     integers: NDArray[np.int8] | None = None
     scale: FloatArray | None = None
+    coded: FilterCoefficients | None = None  # what the integers were made of
 
     def arranged(self, how: Callable[[NDArray[Any]], NDArray[Any]]) -> Weights:
-        """The same weights in another order of axes."""
+        """The same weights in another order of axes, which no codes make."""
         integers = None if self.integers is None else np.ascontiguousarray(how(self.integers))
-        return replace(self, values=np.ascontiguousarray(how(self.values)), integers=integers)
+        values = np.ascontiguousarray(how(self.values))
+        return replace(self, values=values, integers=integers, coded=None)
 
     def scaled(self, factor: np.float32) -> Weights:
         """All weights times a factor."""
@@ -61,7 +64,7 @@ def weights_of(op: Op, draft: Draft, index: int) -> Weights:
         )
     channels = values.shape[output_axis] * _output_groups(op)
     scale = np.resize(np.asarray(stored.scale, np.float32), channels)
-    return Weights(values, stored.integers.astype(np.int8), scale)
+    return Weights(values, stored.integers.astype(np.int8), scale, stored.coded)
 
 
 def _output_axis(op: Op, rank: int) -> int:

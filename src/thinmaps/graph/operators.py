@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thinmaps.graph.filter_codes import FilterCoefficients
 from thinmaps.types import MapSpec, RowRange
 
 if TYPE_CHECKING:
@@ -191,6 +192,46 @@ class WinogradConv(Operator):
     def step_rows(self) -> int:
         """The m rows of a tile."""
         return len(self.at)
+
+
+@dataclass(frozen=True, eq=False)
+class CodedConv(Operator):
+    """A `Conv` whose 3x3 filters are made of coefficients and codes when it runs.
+
+    `graph/filter_codes.py` defines them. Only coefficients are stored, in the file and in memory.
+    Each group has a multiple of 4 input channels.
+    """
+
+    id: ClassVar[str] = "coded_conv"
+    MANY_INPUTS: ClassVar[int] = 128
+    MANY_PIXELS: ClassVar[int] = 1 << 12
+    window: Window
+    groups: int
+    filters: FilterCoefficients
+    bias: NDArray[np.int32]  # k
+    multiplier: NDArray[np.float32]  # k
+    low: int = 0
+    high: int = 255
+
+    @property
+    def weights(self) -> NDArray[np.int8]:
+        """The filters `k c r s`, made anew at every call."""
+        return self.filters.made()
+
+    def scratch_bytes(self, inputs: Specs, output: MapSpec) -> int:
+        """Filters of 2 blocks of 16 outputs, which are made at a time.
+
+        So at most 2 threads share a step; 4 where many pixels of few channels are worth more. An
+        instruction set may fill a block up, to less than twice its bytes.
+        """
+        per_group = inputs[0].channels // self.groups
+        pixels = output.height * output.width
+        shared = pixels >= self.MANY_PIXELS and per_group <= self.MANY_INPUTS
+        return (4 if shared else 2) * 16 * 9 * per_group
+
+    def input_rows(self, index: int, row: int, inputs: Specs, output: MapSpec) -> RowRange:
+        """The window's rows."""
+        return self.window.rows(row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -435,7 +476,7 @@ class Decode(RowWise):
 OPERATORS: dict[str, type[Operator]] = {
     operator.id: operator
     for operator in (
-        Picture, Quantise, Conv, WinogradConv, ConvTranspose, MaxPool, AveragePool, Mean, Add, Mul,
-        Lookup, Concat, Slice, Pad, Resize, DepthToSpace, Encode, Decode,
+        Picture, Quantise, Conv, WinogradConv, CodedConv, ConvTranspose, MaxPool, AveragePool, Mean,
+        Add, Mul, Lookup, Concat, Slice, Pad, Resize, DepthToSpace, Encode, Decode,
     )
 }  # fmt: skip

@@ -45,6 +45,7 @@ from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import (
     Add,
     AveragePool,
+    CodedConv,
     Concat,
     Conv,
     ConvTranspose,
@@ -57,7 +58,7 @@ from thinmaps.graph.operators import (
     Quantise,
 )
 from thinmaps.graph.scales import MOVES_BYTES, Range, scale_maps
-from thinmaps.graph.weights import integer_weights
+from thinmaps.graph.weights import codes_fit, integer_weights
 from thinmaps.types import MapSpec, Preprocessing
 
 CODES = np.arange(256)
@@ -244,7 +245,7 @@ class _Builder:
 
 def _clamp_is_left(node: FloatNode, operator: Operator, output: MapSpec) -> bool:
     """Whether the node's clamp is tighter than saturation and its operator has none of its own."""
-    if isinstance(operator, Conv | ConvTranspose | Add | Mul | Lookup):
+    if isinstance(operator, Conv | CodedConv | ConvTranspose | Add | Mul | Lookup):
         return False
     return _clamp_codes(node, output) != (0, 255)
 
@@ -302,9 +303,11 @@ def _average_pool(pool: FloatAveragePool, source: MapSpec, output: MapSpec) -> A
 
 def _convolution(
     name: str, conv: FloatConv, source: MapSpec, output: MapSpec, clamp: tuple[int, int]
-) -> Conv | ConvTranspose:
+) -> Conv | CodedConv | ConvTranspose:
     """Integer weights, bias and multiplier of a convolution."""
     integers = integer_weights(name, conv, source.scale)
-    kind = ConvTranspose if conv.transposed else Conv
     multiplier = quant.conv_multiplier(source.scale, integers.scale, output.scale)
+    if conv.coded is not None and codes_fit(conv):
+        return CodedConv(conv.window, conv.groups, conv.coded, integers.bias, multiplier, *clamp)
+    kind = ConvTranspose if conv.transposed else Conv
     return kind(conv.window, conv.groups, integers.weights, integers.bias, multiplier, *clamp)

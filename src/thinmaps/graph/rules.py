@@ -9,6 +9,7 @@ pass over the weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.filter_codes import MOST_CODES, MOST_SHIFT, SIDE
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import (
     Add,
     AveragePool,
+    CodedConv,
     Concat,
     Conv,
     ConvTranspose,
@@ -52,6 +55,7 @@ INT32_REACH = 1 << 31
 MAX_TILE = 8
 
 Specs = Sequence[MapSpec]
+Layer = Conv | CodedConv | ConvTranspose
 
 
 def check_operators(network: Network) -> None:
@@ -97,7 +101,7 @@ def _check_dtypes(network: Network, node: Node) -> None:
         if not entry and network.maps[name].dtype != "uint8":
             raise BadModel(f"node {node.name!r} reads the float32 map {name!r}; uint8 is needed")
     if network.maps[node.output].dtype == "float32" and (
-        not isinstance(node.operator, Conv | Mean) or node.output not in network.outputs
+        not isinstance(node.operator, Conv | CodedConv | Mean) or node.output not in network.outputs
     ):
         raise BadModel(f"node {node.name!r} makes float32, which only a head may")
 
@@ -174,7 +178,7 @@ def _positions(window: Window, source: MapSpec) -> list[tuple[int, int]]:
     return found
 
 
-def _filters(operator: Conv | ConvTranspose, source: MapSpec, output: MapSpec) -> str | None:
+def _filters(operator: Layer, source: MapSpec, output: MapSpec) -> str | None:
     """Constants of a convolution, and int32 sums that cannot overflow."""
     groups, channels = operator.groups, output.channels
     if groups < 1 or source.channels % groups or channels % groups:
@@ -182,16 +186,17 @@ def _filters(operator: Conv | ConvTranspose, source: MapSpec, output: MapSpec) -
     shape = (channels, source.channels // groups, *operator.window.kernel)
     problem = _first(
         _window(operator.window),
-        _tensor("weights (k c r s)", operator.weights, np.int8, shape),
+        None if isinstance(operator, CodedConv) else _weights(operator, shape),
         _tensor("bias", operator.bias, np.int32, (channels,)),
         _factors("multiplier", operator.multiplier, (channels,)),
         _clamp(operator.low, operator.high),
     )
     if problem:
         return problem
-    filters, bias = operator.weights.reshape(channels, -1), np.abs(operator.bias.astype(np.int64))
-    if filters.shape[1] * 128 * 255 + int(bias.max()) < INT32_REACH:
+    bias = np.abs(operator.bias.astype(np.int64))
+    if math.prod(shape[1:]) * 128 * 255 + int(bias.max()) < INT32_REACH:
         return None  # whatever the weights are: they need not be read
+    filters = operator.weights.reshape(channels, -1)
     # Channel by channel: all at once would take eight times their memory.
     reach = bias + [255 * int(np.abs(each, dtype=np.int64).sum()) for each in filters]
     worst = int(reach.argmax())
@@ -200,7 +205,31 @@ def _filters(operator: Conv | ConvTranspose, source: MapSpec, output: MapSpec) -
     return None
 
 
-def _conv(operator: Conv, inputs: Specs, output: MapSpec) -> str | None:
+def _coded_filters(operator: CodedConv, inputs: Specs, output: MapSpec) -> str | None:
+    """Coefficients, codes and shifts from which filters of the layer's shape can be made."""
+    filters, groups = operator.filters, operator.groups
+    per_group = inputs[0].channels // max(groups, 1)
+    codes = len(filters.codes)
+    return _first(
+        _needs("the kernel", (3, 3), operator.window.kernel),
+        _within("the number of codes", codes, 1, MOST_CODES),
+        *(_within("a code", code, 0, SIDE * SIDE - 1) for code in filters.codes),
+        None if per_group % 4 == 0 else f"input channels of a group come in fours, not {per_group}",
+        _tensor("coefficients", filters.coefficients, np.int8, (output.channels, per_group, codes)),
+        _tensor("shift", filters.shift, np.uint8, (output.channels,)),
+        _within("a shift", int(filters.shift.max(initial=0)), 0, MOST_SHIFT),
+    )
+
+
+def _coded_conv(operator: CodedConv, inputs: Specs, output: MapSpec) -> str | None:
+    return (
+        _arity(inputs, 1)
+        or _coded_filters(operator, inputs, output)
+        or _conv(operator, inputs, output)
+    )
+
+
+def _conv(operator: Conv | CodedConv, inputs: Specs, output: MapSpec) -> str | None:
     problem = _arity(inputs, 1) or _filters(operator, inputs[0], output)
     if problem:
         return problem
@@ -267,6 +296,10 @@ def _winograd_reach(operator: WinogradConv) -> str | None:
         channel = int(worst.argmax())
         return f"channel {channel} can sum to {worst[channel]:.4g}, which int32 does not hold"
     return None
+
+
+def _weights(operator: Conv | ConvTranspose, shape: tuple[int, ...]) -> str | None:
+    return _tensor("weights (k c r s)", operator.weights, np.int8, shape)
 
 
 def _conv_transpose(operator: ConvTranspose, inputs: Specs, output: MapSpec) -> str | None:
@@ -455,6 +488,7 @@ _RULES: Mapping[type[Operator], Callable[[Any, Specs, MapSpec], str | None]] = {
     Quantise: _quantise,
     Conv: _conv,
     WinogradConv: _winograd_conv,
+    CodedConv: _coded_conv,
     ConvTranspose: _conv_transpose,
     MaxPool: _max_pool,
     AveragePool: _average_pool,

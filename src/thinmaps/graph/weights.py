@@ -9,12 +9,13 @@ could overflow its accumulator for some picture and is refused by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinmaps.errors import BadModel
+from thinmaps.graph.filter_codes import Reduction, quantised, spanning_codes
 from thinmaps.graph.float_network import FloatConv
 
 LARGEST_BIAS = 2**30
@@ -59,13 +60,40 @@ def integer_weights(name: str, conv: FloatConv, input_scale: float) -> IntegerWe
     return IntegerWeights(weights, bias.astype(np.int32), scale)
 
 
+def codes_fit(conv: FloatConv) -> bool:
+    """Whether an engine can make a layer's filters of codes: 3x3, channels of a group in fours."""
+    return (
+        not conv.transposed and conv.weights.shape[2:] == (3, 3) and conv.weights.shape[1] % 4 == 0
+    )
+
+
+def codes_of(conv: FloatConv) -> tuple[Reduction, tuple[int, ...]] | None:
+    """The codes that make a layer's real filters, where an engine can make them too."""
+    return spanning_codes(conv.weights) if codes_fit(conv) else None
+
+
+def coded(conv: FloatConv, input_scale: float) -> FloatConv:
+    """The layer with filters that codes make, where they do make its real ones; else itself."""
+    codes = codes_of(conv)
+    if codes is None:
+        return conv
+    least = _least_scales(conv, input_scale)
+    filters, scale = quantised(conv.weights, *codes, least)
+    return replace(conv, coded=filters, integer_weights=filters.made(), weight_scale=scale)
+
+
 def weight_scales(conv: FloatConv, input_scale: float) -> NDArray[np.float32]:
     """Scale per output channel: the largest weight becomes 127, and the bias stays below 2^30."""
     largest = np.abs(conv.weights.astype(np.float64)).max(axis=(1, 2, 3))
     scale = np.where(largest > 0, largest / 127, 1.0)
+    return np.maximum(scale, _least_scales(conv, input_scale)).astype(np.float32)
+
+
+def _least_scales(conv: FloatConv, input_scale: float) -> NDArray[np.float64]:
+    """The scales for which the bias is in reach."""
     # A little above the bound, so that rounding to float32 cannot fall below it again.
     needed = np.abs(conv.bias.astype(np.float64)) / (input_scale * LARGEST_BIAS) * (1 + 2.0**-20)
-    return np.maximum(np.maximum(scale, needed), SMALLEST_WEIGHT_SCALE).astype(np.float32)
+    return np.maximum(needed, SMALLEST_WEIGHT_SCALE)
 
 
 def round_weights(weights: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:

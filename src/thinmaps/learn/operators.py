@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from thinmaps.graph import operators as op
 from thinmaps.learn.fake_quantisation import (
+    Codes,
+    IntegerLayer,
     integer_layer,
     on_grid,
     requantised,
@@ -70,29 +72,44 @@ def _framed(x: Tensor, window: op.Window, output: MapSpec, fill: float) -> Tenso
 
 
 class Layer(Twin):
-    """Conv and ConvTranspose. Weights come with each call, as the user's module shapes them."""
+    """Conv, CodedConv, ConvTranspose. Weights come with each call, as the module shapes them."""
 
     sums = True
     input_scale: Tensor
     output_scale: Tensor
+    table: Tensor
+    inverse: Tensor
 
     def __init__(self, operator: Any, inputs: Specs, output: MapSpec) -> None:
         super().__init__(operator, inputs, output)
         self.hold("input_scale", np.float32(inputs[0].scale))
         self.hold("output_scale", np.float32(output.scale))
+        self.is_coded = isinstance(operator, op.CodedConv)
+        if self.is_coded:
+            codes = Codes.of(operator.filters.reduction, operator.filters.codes)
+            self.register_buffer("table", codes.table, persistent=False)
+            self.register_buffer("inverse", codes.inverse, persistent=False)
+
+    @property
+    def codes(self) -> Codes | None:
+        """The codes that make the layer's filters, if some do."""
+        return Codes(self.table, self.inverse) if self.is_coded else None
+
+    def integers(self, weight: Tensor, bias: Tensor) -> IntegerLayer:
+        """What the network stores of weights `k c r s` and a bias in real units."""
+        return integer_layer(weight, bias, self.inputs[0].scale, self.codes)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:
         """The layer's output from centred codes, weights `k c r s` and a bias, in real units."""
         o, output = self.operator, self.output
-        source_scale = self.inputs[0].scale
         if not exact:
-            near, shift = on_grid(weight, bias, source_scale)
+            near, shift = on_grid(weight, bias, self.inputs[0].scale, self.codes)
             if output.dtype == "float32":
                 return self._sums(x, near * self.input_scale, shift).float()
             # Scales go into the weights, which are fewer than the codes.
             near = near * (self.input_scale / self.output_scale)
             return self._codes(self._sums(x, near, shift / self.output_scale).float())
-        layer = integer_layer(weight, bias, source_scale)
+        layer = self.integers(weight, bias)
         sums = self._sums(x.double(), layer.weights, layer.bias).float()
         product = self.input_scale * layer.scale
         multiplier = product / self.output_scale
@@ -351,6 +368,7 @@ class DepthToSpace(Twin):
 _TWINS: dict[type[op.Operator], Callable[[Any, Specs, MapSpec], Twin]] = {
     op.Quantise: Quantise,
     op.Conv: Layer,
+    op.CodedConv: Layer,
     op.ConvTranspose: Layer,
     op.MaxPool: MaxPool,
     op.AveragePool: AveragePool,

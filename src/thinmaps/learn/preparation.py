@@ -26,7 +26,7 @@ from thinmaps.file import Model
 from thinmaps.graph.float_network import FloatConv, FloatNetwork, MapQuantisation
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise
-from thinmaps.graph.operators import Conv, ConvTranspose
+from thinmaps.graph.operators import CodedConv, Conv, ConvTranspose
 from thinmaps.graph.quantise import quantised_name, real_values
 from thinmaps.graph.scales import scale_maps
 from thinmaps.learn.captured import Captured, capture
@@ -160,8 +160,8 @@ def _weights_of(conv: FloatConv, given: Network, name: str) -> FloatConv:
     """The float layer with the integers of the plan's node."""
     node = next(node for node in given.nodes if node.name == name)
     operator = node.operator
-    if not isinstance(operator, Conv | ConvTranspose) or operator.weights.shape != (
-        conv.weights.shape
+    if not isinstance(operator, Conv | CodedConv | ConvTranspose) or (
+        operator.weights.shape != conv.weights.shape
     ):
         raise BadModel(f"the plan is of another network: its node {name!r} is another layer")
     source, made = given.input_specs(node)[0], given.output_spec(node)
@@ -172,6 +172,7 @@ def _weights_of(conv: FloatConv, given: Network, name: str) -> FloatConv:
         integer_weights=operator.weights,
         weight_scale=scale,
         bias=bias.astype(np.float32),
+        coded=operator.filters if isinstance(operator, CodedConv) else None,
     )
 
 

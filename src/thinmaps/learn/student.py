@@ -31,12 +31,14 @@ from torch import Tensor, nn
 from thinmaps.calibrate.equalise import equalised
 from thinmaps.codecs import Codec
 from thinmaps.errors import BadArgument, BadModel, BadShape
+from thinmaps.graph.filter_codes import FilterCoefficients, Reduction
 from thinmaps.graph.float_network import FloatConv, FloatNetwork, MapQuantisation, Tail
 from thinmaps.graph.network import Network
 from thinmaps.graph.onnx_reader import normalise
 from thinmaps.graph.quantise import quantise
+from thinmaps.graph.weights import codes_of
 from thinmaps.learn.captured import Captured
-from thinmaps.learn.fake_quantisation import integer_layer, requantised
+from thinmaps.learn.fake_quantisation import Codes, IntegerLayer, integer_layer, requantised
 from thinmaps.learn.operators import Layer, Twin, twin_of
 from thinmaps.learn.points import LayerShape, Point, point_at, set_tensor, tensor_at
 from thinmaps.learn.surrogates import Surrogate, surrogate_of
@@ -116,6 +118,11 @@ class Student(nn.Module):
         self.factors = made_of.factors
         self.size = made_of.start.shapes[made_of.start.inputs[0]][:2]
         self._places = self._add_parameters(made_of.start)
+        self._codes = {
+            node.name: (node.operator.coded.reduction, node.operator.coded.codes)
+            for node in made_of.start.nodes
+            if isinstance(node.operator, FloatConv) and node.operator.coded is not None
+        }
         self._wanted: dict[str, Tensor] | None = None
         self._wanted_names: frozenset[str] = frozenset()
         grid = [(q.scale, q.zero_point) for _, q in sorted(self.quantisation.items())]
@@ -226,6 +233,19 @@ class Student(nn.Module):
         Gradients stay those of the float32 pass. Mixed precision has to be off.
         """
         self._is_exact = on
+
+    def find_codes(self) -> None:
+        """Round coefficients in place of filters, in layers whose filters codes make as they are.
+
+        From here on such a layer stays in the span of its codes (`graph/filter_codes.py`).
+        """
+        for node in self._own.real.nodes:
+            if isinstance(node.operator, FloatConv):
+                weight = self._layer(node.name)[0].detach().cpu().numpy()
+                codes = codes_of(replace(node.operator, weights=weight))
+                if codes is not None:
+                    self._codes[node.name] = codes
+        self._renew()
 
     # What it amounts to
 
@@ -366,13 +386,17 @@ class Student(nn.Module):
         for node in network.nodes:
             if isinstance(node.operator, FloatConv):
                 weight, bias = (t.detach().cpu() for t in self._layer(node.name))
-                made = integer_layer(weight, bias, self.quantisation[node.inputs[0]].scale)
+                source_scale = self.quantisation[node.inputs[0]].scale
+                chosen = self._codes.get(node.name)
+                codes = None if chosen is None else Codes.of(*chosen)
+                made = integer_layer(weight, bias, source_scale, codes)
                 operator = replace(
                     node.operator,
                     weights=weight.numpy(),
                     bias=bias.numpy(),
                     integer_weights=made.weights.to(torch.int8).numpy(),
                     weight_scale=made.scale.numpy(),
+                    coded=None if chosen is None else _coded(*chosen, made),
                 )
                 node = replace(node, operator=operator)
             nodes.append(node)
@@ -438,12 +462,26 @@ class Student(nn.Module):
         self._add_execution(*self.size)
 
 
+def _coded(reduction: Reduction, codes: tuple[int, ...], made: IntegerLayer) -> FilterCoefficients:
+    """The coefficients that the student would store."""
+    assert made.coefficients is not None
+    assert made.shift is not None
+    coefficients = made.coefficients.to(torch.int8).numpy()
+    return FilterCoefficients(reduction, codes, coefficients, made.shift.to(torch.uint8).numpy())
+
+
 def _start_of(conv: FloatConv) -> Tensor:
-    """Calibration's rounded weights where it has rounded them, in real units."""
+    """Calibration's rounded weights where it has rounded them, in real units.
+
+    Of filters that codes make, what the rounded coefficients make in real numbers: only there are
+    the coefficients found again.
+    """
     if conv.integer_weights is None or conv.weight_scale is None:
         return torch.from_numpy(conv.weights.copy())
     scale = conv.weight_scale.astype(np.float64)[:, None, None, None]
-    return torch.from_numpy((conv.integer_weights * scale).astype(np.float32))
+    if conv.coded is None:
+        return torch.from_numpy((conv.integer_weights * scale).astype(np.float32))
+    return torch.from_numpy((conv.coded.unrounded() * scale).astype(np.float32))
 
 
 def _same(a: FloatConv, b: FloatConv) -> bool:

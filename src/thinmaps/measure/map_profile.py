@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from thinmaps.codecs.base import Codec
 from thinmaps.codecs.native import fastest
 from thinmaps.graph.network import Network, Node
-from thinmaps.graph.operators import Add, Concat, Conv
+from thinmaps.graph.operators import Add, CodedConv, Concat, Conv
 from thinmaps.types import MapSpec
 
 # The maps worth treating make up this share of the traffic.
@@ -158,7 +158,7 @@ def stored_maps(network: Network) -> tuple[str, ...]:
         readers = network.readers[name]
         summed = len(readers) == 1 and isinstance(readers[0].operator, Add)
         made_by = network.producer[name].operator
-        return isinstance(made_by, Add) or (isinstance(made_by, Conv) and not summed)
+        return isinstance(made_by, Add) or (isinstance(made_by, Conv | CodedConv) and not summed)
 
     made = (node.output for node in network.nodes)
     return tuple(name for name in made if network.readers[name] and counts(name))

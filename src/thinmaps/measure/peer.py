@@ -15,7 +15,7 @@ import onnx
 
 from thinmaps.errors import BadModel
 from thinmaps.graph.network import Network
-from thinmaps.graph.operators import Conv
+from thinmaps.graph.operators import CodedConv, Conv
 from thinmaps.measure.onnxruntime_peer import open_peer
 
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul"})
@@ -28,7 +28,7 @@ def refuse_crippled(path: str | Path, network: Network) -> None:
         BadModel: fewer integer convolutions than the network has convolutions between uint8 maps.
     """
     eligible = sum(
-        isinstance(node.operator, Conv) and network.output_spec(node).dtype == "uint8"
+        isinstance(node.operator, Conv | CodedConv) and network.output_spec(node).dtype == "uint8"
         for node in network.nodes
     )
     with TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from typing import Any
 from thinmaps import _core
 from thinmaps.file import Model
 from thinmaps.graph.network import Node
-from thinmaps.graph.operators import Concat, Conv, ConvTranspose, WinogradConv
+from thinmaps.graph.operators import CodedConv, Concat, Conv, ConvTranspose, WinogradConv
 from thinmaps.measure.own_side import Images, network_inputs, our_run
 from thinmaps.measure.timing import Progress, interleaved, spread
 from thinmaps.plan.plan import Plan
@@ -38,7 +38,7 @@ ROUNDS = 9
 FILTERS = Conv | ConvTranspose | WinogradConv
 
 KINDS = {
-    "conv": "convolution", "winograd_conv": "convolution",
+    "conv": "convolution", "winograd_conv": "convolution", "coded_conv": "convolution",
     "conv_transpose": "convolution",
     "max_pool": "pooling", "average_pool": "pooling", "mean": "pooling",
     "add": "elementwise", "mul": "elementwise", "lookup": "elementwise",
@@ -177,20 +177,27 @@ def products_of(plan: Plan, node: Node) -> int:
             -(-n // operator.step_rows) for n in plan.network.output_spec(node).shape[:2]
         )
         return down * across * operator.weights.size
-    if not isinstance(operator, Conv | ConvTranspose):
+    if not isinstance(operator, Conv | CodedConv | ConvTranspose):
         return 0
     transposed = isinstance(operator, ConvTranspose)
     spec = plan.network.input_specs(node)[0] if transposed else plan.network.output_spec(node)
-    _, per_group, height, width = operator.weights.shape
+    shape = (
+        operator.weights.shape if not isinstance(operator, CodedConv) else operator.filters.shape
+    )
+    _, per_group, height, width = shape
     if transposed:
-        per_group = len(operator.weights) // operator.groups
+        per_group = shape[0] // operator.groups
     return spec.height * spec.width * spec.channels * int(per_group * height * width)
 
 
 def moved_bytes_of(plan: Plan, node: Node, steps: int) -> int:
     """Bytes that a node reads and writes at least; see the page's head."""
     operator = node.operator
-    filters = operator.weights.nbytes if isinstance(operator, FILTERS) else 0
+    filters = 0
+    if isinstance(operator, CodedConv):
+        filters = operator.filters.coefficients.nbytes
+    elif isinstance(operator, FILTERS):
+        filters = operator.weights.nbytes
     read = [name for name in dict.fromkeys(node.inputs) if not _written_in_place(plan, node, name)]
     maps = sum(_stored_bytes(plan, name) for name in read)
     if isinstance(operator, Concat):

@@ -12,6 +12,7 @@ from rich.text import Text
 from thinmaps.file import Trade
 from thinmaps.measure.accuracy import Classification, Detections, Interval, Segmentation
 from thinmaps.measure.comparison import Comparison, Contestant
+from thinmaps.measure.filter_rows import FilterRow
 from thinmaps.measure.map_profile import NetworkProfile
 from thinmaps.measure.prediction import Prediction, Predictions
 from thinmaps.measure.profile import Profile, Share
@@ -48,6 +49,19 @@ def front_table(front: Sequence[Trade]) -> RenderableType:
         bytes_of = (f"{trade.arena_bytes:,}", f"{trade.traffic_bytes:,}")
         table.add_row(*bytes_of, percent(trade.drop))
     return Group(Text("allocations that no other beats, on the pictures chosen on", "dim"), table)
+
+
+def filters_table(rows: Sequence[FilterRow]) -> RenderableType:
+    """Layers whose filters are made of codes or have zero blocks."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("layer", overflow="ellipsis", no_wrap=True)
+    for name in ("filters", "stored", "codes", "zero blocks"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        codes = str(row.codes or "")
+        stored = (f"{row.filter_bytes:,}", f"{row.stored_bytes:,}", codes)
+        table.add_row(Text(row.node), *stored, f"{row.zero_block_share:.1%}")
+    return Group(Text("filters made of codes, or with zero blocks", "dim"), table)
 
 
 def figures_table(figures: Sequence[tuple[str, str]]) -> RenderableType:

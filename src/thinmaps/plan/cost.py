@@ -13,7 +13,8 @@ them is walked once per step, the others once per row (`kFiltersInCache` in nati
 rows of a step count against the other half of the cache, and only where a window reads them: what
 an operator reads byte by byte is fetched ahead of it.
 
-A convolution by tiles (`WinogradConv`) has its own count of products, and transforms besides.
+A convolution by tiles (`WinogradConv`) has its own count of products, and transforms besides. One
+that makes its filters of coefficients (`CodedConv`) does so in every step.
 
 A convolution that skips zero blocks of its filters reads and multiplies only the others, for whole
 vectors of pixels, and lays the rows under its window in planes before.
@@ -40,12 +41,15 @@ from thinmaps.plan.scratch import LANES, TILE_VECTORS, scratch_bytes, whole_lane
 from thinmaps.types import MapSpec
 
 FloatArray = NDArray[np.float64]
+Layer = op.Conv | op.CodedConv | op.ConvTranspose
 
 # Output channels of a block, and bytes of a quad, as the engine lays filters out (filters.h).
 BLOCK_CHANNELS = 16
 QUAD_BYTES = 4
 # Filters that the engine reads once per row; more are read once per step (native/conv.cc).
 FILTERS_PER_ROW_BYTES = 1 << 20
+# Additions that make filters of coefficients, to bytes that a sum of two maps makes in that time.
+ADDED_PER_POINTWISE = 4.0
 # Bytes of a block that is not zero, with its place (native/sparse_row.h).
 BLOCK_BYTES = BLOCK[0] * BLOCK[1] + 4
 # Skipping zero blocks has to be predicted faster by this much, as not all that is predicted comes
@@ -191,6 +195,8 @@ class StepCost:
 def _work(network: Network, node: Node, rates: MachineRates, near: bool) -> _Work:
     inputs, output = network.input_specs(node), network.output_spec(node)
     operator = node.operator
+    if isinstance(operator, op.CodedConv):
+        return _coded(operator, inputs[0], output, rates)
     if isinstance(operator, op.Conv | op.ConvTranspose):
         return _convolution(operator, inputs[0], output, rates, near)
     if isinstance(operator, op.WinogradConv):
@@ -251,6 +257,19 @@ def _tiles(
     seconds += tiles * positions * (source.channels + blocks) / rates.sums_per_second
     seconds += tiles / operator.MOST_TILES * filter_bytes / rate
     return _Work(rates.step_seconds, seconds, _row_bytes(source, output))
+
+
+def _coded(operator: op.CodedConv, source: MapSpec, output: MapSpec, rates: MachineRates) -> _Work:
+    """A convolution that makes its filters, once per step, of coefficients that lie far away."""
+    filter_bytes = _packed_bytes(operator, source, output)
+    pixels = -(-output.width // rates.tile_pixels) * rates.tile_pixels
+    row_seconds = filter_bytes * pixels / rates.products_per_second
+    row_seconds += output.width * output.channels / rates.sums_per_second
+    row_seconds += filter_bytes / rates.near_bytes_per_second
+    additions = filter_bytes * len(operator.filters.codes)
+    first = additions / (ADDED_PER_POINTWISE * rates.pointwise_bytes_per_second)
+    first += operator.filters.coefficients.nbytes / rates.far_bytes_per_second
+    return _Work(rates.step_seconds + first, row_seconds, _row_bytes(source, output))
 
 
 def skippable(network: Network) -> tuple[str, ...]:
@@ -323,7 +342,7 @@ def _row_bytes(source: MapSpec, output: MapSpec) -> int:
     return both // max(output.height, 1)
 
 
-def _packed_bytes(operator: op.Conv | op.ConvTranspose, source: MapSpec, output: MapSpec) -> int:
+def _packed_bytes(operator: Layer, source: MapSpec, output: MapSpec) -> int:
     """Bytes of a dense convolution's filters with the zeros that fill blocks and quads."""
     height, width = operator.window.kernel
     groups, per_group = operator.groups, source.channels // operator.groups
@@ -336,6 +355,8 @@ def _packed_bytes(operator: op.Conv | op.ConvTranspose, source: MapSpec, output:
 def _filter_bytes(network: Network, node: Node) -> int:
     """Bytes of a node's filters; 0 where it has none."""
     operator = node.operator
+    if isinstance(operator, op.CodedConv):
+        return operator.filters.coefficients.nbytes
     if not isinstance(operator, op.Conv | op.ConvTranspose):
         return 0
     source, output = network.input_specs(node)[0], network.output_spec(node)

@@ -106,13 +106,15 @@ def _grouped_product(x: Array, weights: Array, groups: int) -> Float64Array:
     return np.asarray(product.transpose(1, 0, 2).reshape(rows, columns, -1))
 
 
-def _conv(o: op.Conv, inputs: Inputs, output: MapSpec, first: int, rows: int) -> Array:
-    zero_point = inputs[0].spec.zero_point
+def _conv(
+    o: op.Conv | op.CodedConv, inputs: Inputs, output: MapSpec, first: int, rows: int
+) -> Array:
+    zero_point, weights = inputs[0].spec.zero_point, o.weights
     sums: Array = np.broadcast_to(
         o.bias.astype(np.float64), (rows, output.width, output.channels)
     ).copy()
     for r, s, x in _taps(inputs[0], o.window, output, first, rows, zero_point):
-        sums += _grouped_product(x.astype(np.int32) - zero_point, o.weights[:, :, r, s], o.groups)
+        sums += _grouped_product(x.astype(np.int32) - zero_point, weights[:, :, r, s], o.groups)
     return _finish(sums, o.multiplier, output, o.low, o.high)
 
 
@@ -300,6 +302,7 @@ def _depth_to_space(
 _DEFINITIONS: dict[type[op.Operator], Callable[..., Array]] = {
     op.Conv: _conv,
     op.WinogradConv: _winograd_conv,
+    op.CodedConv: _conv,
     op.ConvTranspose: _conv_transpose,
     op.MaxPool: _max_pool,
     op.AveragePool: _average_pool,

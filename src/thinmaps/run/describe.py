@@ -184,6 +184,13 @@ def _(o: op.WinogradConv) -> Constants:
 
 
 @_constants.register
+def _(o: op.CodedConv) -> Constants:
+    codes, filters = o.filters.table, o.filters
+    integers = np.array([*_window(o.window), o.groups, o.low, o.high, *codes.reshape(-1)])
+    return Constants(integers, filters.coefficients, o.bias, o.multiplier, filters.shift)
+
+
+@_constants.register
 def _(o: op.MaxPool) -> Constants:
     return Constants(integers=np.array(_window(o.window)))
 

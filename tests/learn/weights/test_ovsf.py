@@ -10,13 +10,12 @@ from learning_networks import CLASSES, options, pictures
 from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument, BadModel
+from thinmaps.graph.filter_codes import code_element, greedy_order
 from thinmaps.learn import fit
 from thinmaps.learn.weights.maps import attached, bake
 from thinmaps.learn.weights.ovsf import (
     CodedFilters,
-    greedy_order,
     ovsf,
-    ovsf_element,
     reduced_codes,
     walsh_hadamard,
 )
@@ -45,7 +44,7 @@ def sylvester(length: int) -> Tensor:
 def test_codes_are_orthogonal_and_each_element_is_a_parity(length: int) -> None:
     codes = ovsf(length)
     assert torch.equal(codes @ codes.T, length * torch.eye(length, dtype=torch.int64))
-    found = [[ovsf_element(k, j, length) for j in range(length)] for k in range(length)]
+    found = [[code_element(k, j, length) for j in range(length)] for k in range(length)]
     assert codes.tolist() == found
 
 
@@ -95,7 +94,7 @@ def test_the_greedy_order_has_full_rank_throughout(
     reduction: str, order: list[int], condition: float
 ) -> None:
     codes = reduced_codes(reduction)
-    assert greedy_order(codes) == order
+    assert greedy_order(codes.numpy()) == order
     for count in range(1, 10):
         assert int(torch.linalg.matrix_rank(codes[order[:count]])) == count
     assert np.linalg.cond(codes[order].numpy()) == pytest.approx(condition, abs=0.05)

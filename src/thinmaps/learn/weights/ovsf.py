@@ -30,13 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from thinmaps.errors import BadArgument
+from thinmaps.graph.filter_codes import Reduction, greedy_order, kernel_codes
 from thinmaps.learn.weights.maps import FLOAT_BITS, Attached, WeightMap, WeightStats, attach_each
 from thinmaps.learn.weights.selection import (
     Layer,
@@ -45,10 +45,6 @@ from thinmaps.learn.weights.selection import (
     selected,
     shape_of,
 )
-
-Reduction = Literal["crop", "average"]
-
-SIDE = 4  # codes of 3x3 filters lie on a square of this side
 
 
 def ovsf(length: int) -> Tensor:
@@ -64,17 +60,6 @@ def ovsf(length: int) -> Tensor:
             [torch.cat([codes, codes], 1), torch.cat([codes, -codes], 1)], 1
         ).reshape(2 * len(codes), -1)
     return codes
-
-
-def ovsf_element(code: int, position: int, length: int) -> int:
-    """One element of one code, without any other: the parity of common bits.
-
-    >>> [ovsf_element(1, position, 4) for position in range(4)]
-    [1, 1, -1, -1]
-    """
-    bits = length.bit_length() - 1
-    reversed_code = int(f"{code:0{bits}b}"[::-1], 2) if bits else 0
-    return 1 - 2 * ((reversed_code & position).bit_count() % 2)
 
 
 def walsh_hadamard(values: Tensor) -> Tensor:
@@ -95,33 +80,7 @@ def walsh_hadamard(values: Tensor) -> Tensor:
 
 def reduced_codes(reduction: Reduction) -> Tensor:
     """The 16 codes of 4x4, reduced to 3x3: float64 (16, 9), in OVSF order."""
-    if reduction not in get_args(Reduction):
-        raise BadArgument(f"codes are reduced by one of {get_args(Reduction)}, got {reduction!r}")
-    square = ovsf(SIDE * SIDE).double().reshape(-1, 1, SIDE, SIDE)
-    if reduction == "crop":
-        return square[..., :3, :3].reshape(-1, 9)
-    return functional.avg_pool2d(square, 2, stride=1).reshape(-1, 9)
-
-
-def greedy_order(codes: Tensor) -> list[int]:
-    """Codes so that each adds the most to the span of those before it: pivoted Gram-Schmidt.
-
-    As many as the rank; earlier codes win ties.
-
-    >>> greedy_order(reduced_codes("crop"))
-    [0, 5, 10, 15, 1, 6, 8, 2, 4]
-    """
-    rest, chosen = codes.clone(), []
-    for _ in range(min(codes.shape)):
-        norms = rest.square().sum(1)
-        largest = float(norms.max())
-        if largest < 1e-9:
-            break
-        best = int((norms > largest - 1e-9).nonzero()[0])
-        chosen.append(best)
-        direction = rest[best] / norms[best].sqrt()
-        rest = rest - (rest @ direction)[:, None] * direction
-    return chosen
+    return torch.from_numpy(kernel_codes(reduction)).double()
 
 
 class CodeFilter(WeightMap):
@@ -228,7 +187,7 @@ class CodedFilters:
         """Those that a layer uses."""
         if weight.shape[-1] == 3:
             codes = reduced_codes(self.reduction)
-            order = greedy_order(codes)
+            order = greedy_order(codes.numpy())
             return codes[order[: max(1, int(self.share * len(codes)))]]
         channels = weight.shape[1]
         spectrum = walsh_hadamard(weight.detach().double().reshape(len(weight), channels))

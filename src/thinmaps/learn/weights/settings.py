@@ -20,7 +20,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument
+from thinmaps.graph.filter_codes import Reduction
 from thinmaps.learn.options import TrainingOptions
+from thinmaps.learn.student import Student
 from thinmaps.learn.toml_tables import read_table, unknown
 from thinmaps.learn.weights import lagrangian_norm
 from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity
@@ -29,7 +31,7 @@ from thinmaps.learn.weights.constraint import ConstraintOptions
 from thinmaps.learn.weights.joint_prune_quantise import WIDTHS, JointPruneQuantise
 from thinmaps.learn.weights.lagrangian_norm import LagrangianNorm
 from thinmaps.learn.weights.mac_pruning import check_exponent, prune_by_macs
-from thinmaps.learn.weights.ovsf import CodedFilters, Reduction
+from thinmaps.learn.weights.ovsf import CodedFilters
 from thinmaps.learn.weights.patterns import Blocks, Groups, Pattern
 from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.selection import check_budget
@@ -138,7 +140,7 @@ class MacPruningSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class CodedFiltersSettings(MethodSettings):
-    """`CodedFilters`: coefficients of codes from the first step."""
+    """`CodedFilters`: coefficients of codes from the first step, which a student rounds."""
 
     share: float
     reduction: Reduction = CodedFilters.reduction
@@ -151,6 +153,8 @@ class CodedFiltersSettings(MethodSettings):
     ) -> Recipe:
         """Coefficients that learn."""
         CodedFilters(self.share, layers, self.reduction).convert(model)
+        if isinstance(model, Student):
+            model.find_codes()
         return _in_one_go(phases)
 
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `show` says of filters: those made of codes, and those with zero blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+from small_networks import chain, every_operator
+
+from thinmaps.graph.operators import CodedConv, Conv
+from thinmaps.measure.filter_rows import FilterRow, filter_rows
+from thinmaps.measure.report import report
+from thinmaps.measure.show import filters_table
+from thinmaps.plan.build import build
+
+
+def test_layers_of_codes_say_what_they_store() -> None:
+    network = every_operator()
+    (row,) = filter_rows(network)
+    node = next(node for node in network.nodes if isinstance(node.operator, CodedConv))
+    assert row == FilterRow(node.name, 4 * 4 * 9, 4 * 4 * 3 + 4, 3, 0.0)
+    stored = Conv(
+        node.operator.window, 1, node.operator.weights, node.operator.bias, node.operator.multiplier
+    )
+    nodes = tuple(replace(n, operator=stored) if n is node else n for n in network.nodes)
+    plain = replace(network, nodes=nodes)
+    assert filter_rows(plain) == ()
+    held = [report(build(each, effort=0)).weights_bytes for each in (network, plain)]
+    assert held[1] - held[0] == row.filter_bytes - row.stored_bytes
+
+
+def test_zero_blocks_are_counted_and_shown() -> None:
+    network = chain()
+    node = next(node for node in network.nodes if node.name == "conv_1")
+    assert isinstance(node.operator, Conv)
+    weights = node.operator.weights.copy()
+    weights[:4] = 0
+    thinner = replace(node, operator=replace(node.operator, weights=weights))
+    nodes = tuple(thinner if n is node else n for n in network.nodes)
+    rows = filter_rows(replace(network, nodes=nodes))
+    row = next(row for row in rows if row.node == "conv_1")
+    assert row == FilterRow("conv_1", weights.nbytes, weights.nbytes, 0, 0.5)
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(filters_table((row,)))
+    assert "50.0%" in console.export_text()
