@@ -100,7 +100,7 @@ class Builder {
   void Node(std::string name, std::string op, std::vector<int32_t> inputs, int32_t output,
             int32_t state, const Array<int32_t>& integers, const Array<int8_t>& weights,
             const Array<int32_t>& bias, const Array<float>& multiplier, const Array<uint8_t>& table,
-            std::string codec_id) {
+            std::string codec_id, int32_t winograd_rows) {
     Started().Add({std::move(name),
                    std::move(op),
                    std::move(inputs),
@@ -111,7 +111,8 @@ class Builder {
                    Copy(bias),
                    Copy(multiplier),
                    Copy(table),
-                   std::move(codec_id)},
+                   std::move(codec_id),
+                   winograd_rows},
                   weights_->packed);
   }
 
@@ -304,7 +305,8 @@ void BindEngine(nb::module_& m) {
       .def("map", &Builder::Map, "name"_a, "shape"_a, "scale"_a, "zero_point"_a, "is_float"_a,
            "place"_a.none())
       .def("node", &Builder::Node, "name"_a, "op"_a, "inputs"_a, "output"_a, "state"_a,
-           "integers"_a, "weights"_a, "bias"_a, "multiplier"_a, "table"_a, "codec_id"_a)
+           "integers"_a, "weights"_a, "bias"_a, "multiplier"_a, "table"_a, "codec_id"_a,
+           "winograd_rows"_a)
       .def("steps", &Builder::Steps, "steps"_a)
       .def("build", &Builder::Build);
   nb::class_<BoundEngine>(m, "Engine")

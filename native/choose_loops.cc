@@ -4,6 +4,7 @@
 #include "loops.h"
 #include "scaled_tile.h"
 #include "sparse_row.h"
+#include "winograd_exact_loops.h"
 
 namespace thinmaps {
 
@@ -11,6 +12,7 @@ extern const Loops kPortableLoops;
 extern const ConvLoops kPortableConvLoops;
 extern const SparseLoops kPortableSparseLoops;
 extern const TileLoops kPortableTileLoops;
+extern const WinogradExactLoops kPortableWinogradExactLoops;
 #if defined(__x86_64__)
 extern const Loops kAvx2Loops;
 extern const Loops kAvx512Loops;
@@ -21,6 +23,8 @@ extern const SparseLoops kAvx2SparseLoops;
 extern const SparseLoops kAvx512SparseLoops;
 extern const TileLoops kAvx2TileLoops;
 extern const TileLoops kAvx512TileLoops;
+extern const WinogradExactLoops kAvx2WinogradExactLoops;
+extern const WinogradExactLoops kAvx512WinogradExactLoops;
 #elif defined(__aarch64__)
 extern const Loops kNeonLoops;
 extern const ConvLoops kNeonConvLoops;
@@ -65,6 +69,15 @@ const TileLoops& TileLoopsFor(Isa isa) {
 #endif
   (void)isa;
   return kPortableTileLoops;
+}
+
+const WinogradExactLoops& WinogradExactLoopsFor(Isa isa) {
+#if defined(__x86_64__)
+  if (isa >= Isa::kAvx512) return kAvx512WinogradExactLoops;
+  if (isa == Isa::kAvx2) return kAvx2WinogradExactLoops;
+#endif
+  (void)isa;
+  return kPortableWinogradExactLoops;
 }
 
 }  // namespace thinmaps

@@ -258,15 +258,21 @@ std::unique_ptr<const Kernel> Make(const Blueprint& blueprint, bool transposed) 
                  "at most 256 filter rows, got " + std::to_string(shape.kernel_rows));
   if (!coded) CheckFilters(blueprint, filter_bytes);
   const Rounding rounding = RoundThenShift(out.zero_point, node.integers[11], node.integers[12]);
-  if (node.state >= 0 && !coded) {
-    blueprint.Need(!transposed, "no scratch");
+  blueprint.Need(node.state < 0 || !transposed, "no scratch");
+  const bool has_scratch = node.state >= 0 && !coded;
+  if (has_scratch && node.winograd_rows <= 0) {
     return MakeSparseConv(blueprint, shape, window, rounding);
   }
   const auto axis = transposed ? Axis::Transposed : Axis::Sliding;
-  return std::make_unique<Convolution>(
-      blueprint, shape,
-      axis(window.kernel[0], window.stride[0], window.dilation[0], window.pads[0]),
-      axis(window.kernel[1], window.stride[1], window.dilation[1], window.pads[1]), rounding);
+  const auto direct = [&] {
+    return std::make_unique<Convolution>(
+        blueprint, shape,
+        axis(window.kernel[0], window.stride[0], window.dilation[0], window.pads[0]),
+        axis(window.kernel[1], window.stride[1], window.dilation[1], window.pads[1]), rounding);
+  };
+  if (!has_scratch) return direct();
+  return MakeWinogradConv(blueprint, shape, window, rounding,
+                          node.winograd_rows > 1 ? direct() : nullptr);
 }
 
 bool IsDepthwise(const Blueprint& blueprint) {

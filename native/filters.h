@@ -39,12 +39,16 @@ struct Filters final : Packed {
   std::vector<SquarePlace> places;
   std::vector<int8_t> codes;   // [code][9], where `weights` are coefficients of them
   std::vector<uint8_t> shift;  // [block][16], of sums of coefficients
-  uint64_t fingerprint = 0;    // of what they were packed from
+  // Of Winograd's algorithm: transformed filters, and the least sum of each channel.
+  std::vector<int16_t, LineAllocator<int16_t>> points;
+  std::vector<int32_t, LineAllocator<int32_t>> low;
+  uint64_t fingerprint = 0;  // of what they were packed from
 
   size_t bytes() const {
     return weights.size() + orders.size() * sizeof(QuadOrder) + bias.size() * sizeof(int32_t) +
            multiplier.size() * sizeof(float) + quartets.size() * sizeof(Quartet) +
-           places.size() * sizeof(SquarePlace) + codes.size() + shift.size();
+           places.size() * sizeof(SquarePlace) + codes.size() + shift.size() +
+           points.size() * sizeof(int16_t) + low.size() * sizeof(int32_t);
   }
 };
 

@@ -17,6 +17,7 @@
 #include "loops.h"
 #include "scaled_tile.h"
 #include "sparse_row.h"
+#include "winograd_exact_loops.h"
 
 namespace thinmaps {
 
@@ -114,6 +115,7 @@ struct Blueprint {
   const ConvLoops& conv_loops;
   const SparseLoops& sparse_loops;
   const TileLoops& tile_loops;
+  const WinogradExactLoops& winograd_loops;
   PackedWeights& packed;
 
   const MapDescription& input(size_t index) const {

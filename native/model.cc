@@ -76,8 +76,9 @@ void Model::Add(const NodeDescription& node, PackedWeights& packed) {
   bool wired = Within(node.output, description_.maps.size());
   for (const int32_t input : node.inputs) wired &= Within(input, description_.maps.size());
   Need(wired, "node '" + node.name + "' is wired to a map that does not exist");
-  kernels_.push_back(MakeKernel({description_, node, LoopsFor(isa_), ConvLoopsFor(isa_),
-                                 SparseLoopsFor(isa_), TileLoopsFor(isa_), packed}));
+  kernels_.push_back(
+      MakeKernel({description_, node, LoopsFor(isa_), ConvLoopsFor(isa_), SparseLoopsFor(isa_),
+                  TileLoopsFor(isa_), WinogradExactLoopsFor(isa_), packed}));
   names_.push_back(node.name);
 }
 

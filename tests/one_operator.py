@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,20 +79,28 @@ def check_network(
 ) -> None:
     """Streamed and whole, on every instruction set: the engine gives the defined outputs.
 
-    Convolutions with the kernel that skips zero blocks of their filters, too.
+    Convolutions with the kernels that skip zero blocks of their filters, and in tiles by Winograd's
+    algorithm, too.
     """
     expected = run_network(network, values, codecs)
-    plans = [
-        build(network, schedule=schedule, codecs=codecs, effort=0, skip_zero_blocks=skips)
-        for schedule in ("stream", "layer")
-        for skips in (False, True)
-    ]
-    for plan in plans[:: 1 if plans[1].skipping else 2]:
+    for schedule, scratch in itertools.product(("stream", "layer"), (None, "skips", "winograd")):
+        plan = build(
+            network,
+            schedule=schedule,
+            codecs=codecs,
+            effort=0,
+            skip_zero_blocks=scratch == "skips",
+            winograd=scratch == "winograd",
+        )
+        if scratch and not plan.skipping:
+            continue
         for isa in ISAS:
-            made = Engine(plan, isa=isa, skip_zero_blocks=True).maps(values)
+            made = Engine(
+                plan, isa=isa, skip_zero_blocks=True, winograd=scratch == "winograd"
+            ).maps(values)
             for name in network.outputs:
                 where = f"{isa}, {plan.schedule}, {[node.name for node in network.nodes]}"
-                where += f", zero blocks are skipped in {plan.skipping}"
+                where += f", zero blocks are skipped in {plan.skipping}, {scratch}"
                 np.testing.assert_array_equal(
                     made[name], expected[name], err_msg=where, strict=True
                 )

@@ -101,6 +101,7 @@ class Builder:
             NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
         codec_id: str,
+        winograd_rows: int,
     ) -> None: ...
     def steps(
         self,

@@ -5,19 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from winograd.convolving import direct_sums
 from winograd.sets import SETS
 
 from thinmaps.errors import BadArgument, BadShape
 from thinmaps.winograd import derive
 from thinmaps.winograd.integers import IntegerForm, convolve, integer_form
-
-
-def direct(rows: np.ndarray, weights: np.ndarray, zero_point: int) -> np.ndarray:
-    """In int64, which nothing here reaches."""
-    taps = weights.shape[1]
-    x = rows.astype(np.int64) - zero_point
-    windows = np.lib.stride_tricks.sliding_window_view(x, (taps, taps), axis=(0, 1))
-    return np.einsum("yxcuv,kuvc->yxk", windows, weights.astype(np.int64))
 
 
 def extremes(form: IntegerForm, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,13 +32,13 @@ def test_it_is_the_direct_convolution_up_to_its_channels(name: str, paired: bool
     for zero_point in (0, 128, 255):
         found = convolve(form, rows, weights, zero_point)
         assert found.dtype == np.int32
-        np.testing.assert_array_equal(found, direct(rows, weights, zero_point))
+        np.testing.assert_array_equal(found, direct_sums(rows, weights, zero_point))
 
 
 def test_all_channels_of_the_quadratic_set_are_exact_and_one_more_is_refused() -> None:
     form = integer_form(derive(4, 3))
     rows, weights = extremes(form, form.channels)
-    np.testing.assert_array_equal(convolve(form, rows, weights), direct(rows, weights, 0))
+    np.testing.assert_array_equal(convolve(form, rows, weights), direct_sums(rows, weights, 0))
     more = np.zeros((4, 4, form.channels + 1), np.uint8)
     with pytest.raises(BadArgument, match="up to 456 channels, the map has 457"):
         convolve(form, more, np.zeros((1, 3, 3, form.channels + 1), np.int8))

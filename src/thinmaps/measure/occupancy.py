@@ -38,7 +38,7 @@ class Occupant:
 
 def occupants(plan: Plan) -> tuple[Occupant, ...]:
     """Every buffer of the plan, in the order in which the buffers come into use."""
-    flow = flow_of(plan.network, plan.codecs, plan.skipping)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping, plan.winograd)
     work = _steps_of_work(plan, flow)
     lives = lives_of(flow, work, range(len(flow.maps)))
     parts: dict[int, list[_Part]] = {}

@@ -12,7 +12,8 @@ the search counts its trials, it never looks at a clock, and times are predicted
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,15 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.graph.network import Network
 from thinmaps.plan.aliases import root_of
-from thinmaps.plan.cost import DEFAULT_RATES, MachineRates, StepCost, skippable, worth_skipping
+from thinmaps.plan.cost import (
+    DEFAULT_RATES,
+    MachineRates,
+    StepCost,
+    skippable,
+    transformable,
+    worth_skipping,
+    worth_winograd,
+)
 from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
@@ -50,6 +59,7 @@ def build(
     rates: MachineRates = DEFAULT_RATES,
     effort: int = EFFORT,
     skip_zero_blocks: bool | None = None,
+    winograd: bool | None = False,
 ) -> Plan:
     """The plan of `network` that is worth its arena.
 
@@ -61,7 +71,9 @@ def build(
 
     Convolutions get scratch to skip the zero blocks of their filters where that is predicted to be
     faster and a budget has room for all of it, none where the smallest arena is asked for;
-    `skip_zero_blocks` gives it to all that can, or to none.
+    `skip_zero_blocks` gives it to all that can, or to none. `winograd` says the same of scratch for
+    Winograd's algorithm (`plan/scratch.py`), but nobody gets it unasked: it is larger, and so are
+    the filters.
 
     Raises:
         BadArgument: an unknown schedule, no rows per step, or an arena of no known kind.
@@ -75,30 +87,53 @@ def build(
     if isinstance(arena_bytes, str) and arena_bytes != "smallest":
         raise BadArgument(f"an arena is a number of bytes or 'smallest', got {arena_bytes!r}")
     lowered = lower(network, codecs)
-    if skip_zero_blocks is None and arena_bytes != "smallest":
-        attempts = [worth_skipping(lowered, rates), ()]
-    else:
-        attempts = [skippable(lowered) if skip_zero_blocks else ()]
-    for skipping in attempts:
-        flow = flow_of(lowered, codecs, skipping)
+    may_choose = arena_bytes != "smallest"
+    skips = _Scratch(skippable, worth_skipping, skip_zero_blocks, may_choose)
+    multiplies_less = _Scratch(transformable, worth_winograd, winograd, may_choose)
+    skipping_if_room, skipping_always = skips.nodes(lowered, rates)
+    less_if_room, less_always = multiplies_less.nodes(lowered, rates)
+    attempts = [
+        (skipping_if_room, less_if_room),
+        (skipping_if_room, less_always),
+        (skipping_always, less_always),
+    ]
+    for skipping, less in dict.fromkeys(attempts):
+        flow = flow_of(lowered, codecs, skipping, less)
         find = {"mixed": mixed_candidate, "stream": stream_candidate, "layer": layer_candidate}
         found = find[schedule](flow, stripe_rows, effort)
         if schedule != "layer":
-            trade = Trade(flow, found, StepCost(lowered, rates, skipping), effort)
+            trade = Trade(flow, found, StepCost(lowered, rates, skipping, less), effort)
             short = isinstance(arena_bytes, int) and found.arena_bytes > arena_bytes
             found = trade.chosen("smallest" if short else arena_bytes).candidate
         # Only here: thicker steps sometimes need less, as held maps are then laid over each other.
         if not isinstance(arena_bytes, int) or found.arena_bytes <= arena_bytes:
             return _plan(network, codecs, flow, found, schedule, stripe_rows)
-        if not skipping:
-            break
     assert isinstance(arena_bytes, int)
     raise PlanImpossible(_refusal(found, found.arena_bytes, arena_bytes, schedule))
 
 
+@dataclass(frozen=True)
+class _Scratch:
+    """A use of scratch: by which nodes it could be made, by which it pays, what the caller says."""
+
+    able: Callable[[Network], tuple[str, ...]]
+    worth: Callable[[Network, MachineRates], tuple[str, ...]]
+    asked: bool | None
+    may_choose: bool
+
+    def nodes(
+        self, network: Network, rates: MachineRates
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those that get scratch if there is room, and those that get it in any case."""
+        if self.asked:
+            return self.able(network), self.able(network)
+        chooses = self.asked is None and self.may_choose
+        return self.worth(network, rates) if chooses else (), ()
+
+
 def lower_bound_bytes(plan: Plan) -> int:
     """The most bytes that live in one step of `plan`: no placement of its rows can need less."""
-    flow = flow_of(plan.network, plan.codecs, plan.skipping)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping, plan.winograd)
     order = Order.of_steps(plan.steps)
     return int(live_bytes(storage_of(flow, order).blocks, len(order)).max(initial=0))
 

@@ -29,16 +29,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.zero_blocks import BLOCK, used_blocks
 from thinmaps.plan.flow import IntArray
-from thinmaps.plan.scratch import LANES, TILE_VECTORS, scratch_bytes, whole_lanes
+from thinmaps.plan.scratch import (
+    LANES,
+    MOST_TILES,
+    TILE_POINTS,
+    TILE_VECTORS,
+    scratch_bytes,
+    whole_lanes,
+    winograd_scratch_bytes,
+)
 from thinmaps.types import MapSpec
+from thinmaps.winograd.exact import OUTPUTS
 
 FloatArray = NDArray[np.float64]
 Layer = op.Conv | op.CodedConv | op.ConvTranspose
@@ -52,9 +62,11 @@ FILTERS_PER_ROW_BYTES = 1 << 20
 ADDED_PER_POINTWISE = 4.0
 # Bytes of a block that is not zero, with its place (native/sparse_row.h).
 BLOCK_BYTES = BLOCK[0] * BLOCK[1] + 4
-# Skipping zero blocks has to be predicted faster by this much, as not all that is predicted comes
-# true.
-WORTH_SKIPPING = 0.9
+# Another kernel than the direct one has to be predicted faster by this much, as not all that is
+# predicted comes true.
+WORTH = 0.9
+# Rows of a tile that a step by Winograd's algorithm may have to need.
+LEAST_ROWS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,10 @@ class MachineRates:
     block_products_per_second: float  # of blocks that are not zero, in whole vectors of pixels
     laid_bytes_per_second: float  # of input rows, laid in planes
     block_sums_per_second: float  # sums that become bytes
+    # Of convolutions by Winograd's algorithm:
+    point_products_per_second: float  # of points of inputs and of filters
+    points_per_second: float  # of input channels, from the bytes under tiles
+    tile_sums_per_second: float  # outputs, from the sums of their points to bytes
 
 
 # The first three as `measure/machine.py` found them on one quiet core of an AMD EPYC (Zen 4), two
@@ -98,6 +114,9 @@ _PORTABLE = MachineRates(
     block_products_per_second=5e9,
     laid_bytes_per_second=1.5e9,
     block_sums_per_second=0.5e9,
+    point_products_per_second=20e9,
+    points_per_second=10e9,
+    tile_sums_per_second=1e9,
 )
 _AVX2 = replace(
     _PORTABLE,
@@ -111,6 +130,9 @@ _AVX2 = replace(
     block_products_per_second=62e9,
     laid_bytes_per_second=4e9,
     block_sums_per_second=4.2e9,
+    point_products_per_second=90e9,
+    points_per_second=20e9,
+    tile_sums_per_second=4e9,
 )
 _AVX512 = replace(
     _PORTABLE,
@@ -127,6 +149,9 @@ _AVX512 = replace(
     block_products_per_second=220e9,
     laid_bytes_per_second=9e9,
     block_sums_per_second=8e9,
+    point_products_per_second=90e9,
+    points_per_second=20e9,
+    tile_sums_per_second=4e9,
 )
 # A Xeon with AMX and 2 MiB of second-level cache: rates of products, sums and bytes from a 3x3
 # convolution of 64 channels and from what ResNet-18 gains by thicker steps there. The rest is not
@@ -160,13 +185,32 @@ class _Work:
     row_bytes: int
 
 
+class _Tiles(NamedTuple):
+    """Seconds of a step by Winograd's algorithm: its own, a tile's, a walk's over the filters."""
+
+    step_seconds: float
+    tile_seconds: float
+    columns: int  # of tiles, in a row of the map
+    filter_seconds: float
+
+
+_NO_TILES = _Tiles(0.0, 0.0, 0, 0.0)
+
+
 class StepCost:
     """Predicted seconds of steps of one lowered network on a machine with given rates."""
 
     def __init__(
-        self, network: Network, rates: MachineRates, skipping: Collection[str] = ()
+        self,
+        network: Network,
+        rates: MachineRates,
+        skipping: Collection[str] = (),
+        winograd: Collection[str] = (),
     ) -> None:
-        """Nodes named in `skipping` skip the zero blocks of their filters."""
+        """Nodes named in `skipping` skip the zero blocks of their filters.
+
+        Those in `winograd` do each step as it is predicted to be faster, directly or in tiles.
+        """
         self._room_bytes = rates.cache_bytes // 2
         self._far_bytes_per_second = rates.far_bytes_per_second
         near = sum(_filter_bytes(network, node) for node in network.nodes) <= self._room_bytes
@@ -179,13 +223,38 @@ class StepCost:
         self._step = np.array([work.step_seconds for work in works])
         self._row = np.array([work.row_seconds for work in works])
         self._bytes = np.array([work.row_bytes for work in works], np.int64)
+        self._tiled = np.array([node.name in winograd for node in network.nodes])
+        tiles = [
+            _tiles(network, node, rates, near) if node.name in winograd else _NO_TILES
+            for node in network.nodes
+        ]
+        self._tiles = np.array(tiles).reshape(-1, len(_Tiles._fields)).T
 
     def __call__(self, nodes: IntArray | int, rows: IntArray | int) -> FloatArray:
         """Seconds of steps of `rows` work rows of nodes `nodes`, one for each."""
-        beyond = np.maximum(self._bytes[nodes] * rows - self._room_bytes, 0)
-        beyond_seconds = beyond / self._far_bytes_per_second
-        found: FloatArray = self._step[nodes] + rows * self._row[nodes] + beyond_seconds
+        found = self.direct(nodes, rows)
+        if not self._tiled.any():
+            return found
+        return np.where(self._tiled[nodes], np.minimum(found, self.tiled(nodes, rows)), found)
+
+    def direct(self, nodes: IntArray | int, rows: IntArray | int) -> FloatArray:
+        """Seconds of such steps without Winograd's algorithm."""
+        found: FloatArray = self._step[nodes] + rows * self._row[nodes] + self._beyond(nodes, rows)
         return found
+
+    def tiled(self, nodes: IntArray | int, rows: IntArray | int) -> FloatArray:
+        """Seconds of such steps by Winograd's algorithm, of nodes that were named for it."""
+        step_seconds, tile_seconds, columns, filter_seconds = self._tiles[:, nodes]
+        tiles = np.ceil(np.asarray(rows) / OUTPUTS) * columns
+        walks = np.ceil(tiles / MOST_TILES)
+        seconds = step_seconds + tiles * tile_seconds + walks * filter_seconds
+        found: FloatArray = seconds + self._beyond(nodes, rows)
+        return found
+
+    def _beyond(self, nodes: IntArray | int, rows: IntArray | int) -> FloatArray:
+        """Seconds for bytes of rows that do not stay in the cache."""
+        beyond: FloatArray = np.maximum(self._bytes[nodes] * rows - self._room_bytes, 0)
+        return beyond / self._far_bytes_per_second
 
     def total(self, nodes: IntArray, rows: IntArray) -> float:
         """Seconds of a whole schedule."""
@@ -295,16 +364,84 @@ def worth_skipping(network: Network, rates: MachineRates) -> tuple[str, ...]:
     for v, node in able.items():
         rows = np.array([1, network.output_spec(node).height])
         dense, skips = (each(np.full(2, v), rows) for each in cost)
-        if np.all(skips < WORTH_SKIPPING * dense):
+        if np.all(skips < WORTH * dense):
             found.append(node.name)
     return tuple(found)
+
+
+def transformable(network: Network) -> tuple[str, ...]:
+    """Nodes that Winograd's algorithm could do with the bits of the direct one."""
+    return tuple(
+        node.name
+        for node in network.nodes
+        if winograd_scratch_bytes(
+            node.operator, network.input_specs(node)[0], network.output_spec(node)
+        )
+    )
+
+
+def worth_winograd(network: Network, rates: MachineRates) -> tuple[str, ...]:
+    """Nodes that Winograd's algorithm is predicted to do faster in steps of the whole map.
+
+    By a tenth or more. Thinner steps need not be faster: the engine does those directly.
+    """
+    able = transformable(network)
+    if not able:
+        return ()
+    cost = StepCost(network, rates, (), able)
+    found = []
+    for v, node in enumerate(network.nodes):
+        height = network.output_spec(node).height
+        if node.name in able and cost.tiled(v, height) < WORTH * cost.direct(v, height):
+            found.append(node.name)
+    return tuple(found)
+
+
+def winograd_rows(
+    network: Network, rates: MachineRates, steps: ArrayLike, able: Collection[str]
+) -> dict[str, int]:
+    """Of the nodes `able`, those that are predicted to gain a tenth in a plan's `steps`, or more.
+
+    With the least rows of a tile, on average, that a step has to need for it: steps of fewer are
+    left to the direct kernel. 1 where that has none to do.
+    """
+    table = np.array(steps, np.int64).reshape(-1, 3)
+    cost = StepCost(network, rates, (), able)
+    found = {}
+    for v, node in enumerate(network.nodes):
+        rows = table[table[:, 0] == v, 2]
+        if node.name not in able or not len(rows):
+            continue
+        direct, tiled = cost.direct(v, rows), cost.tiled(v, rows)
+        mean_rows = rows / np.ceil(rows / OUTPUTS)
+        totals = [np.where(mean_rows >= least, tiled, direct).sum() for least in LEAST_ROWS]
+        best = int(np.argmin(totals))
+        if totals[best] < WORTH * direct.sum():
+            found[node.name] = 1 if np.all(mean_rows >= LEAST_ROWS[best]) else LEAST_ROWS[best]
+    return found
+
+
+def _tiles(network: Network, node: Node, rates: MachineRates, near: bool) -> _Tiles:
+    """A convolution by Winograd's algorithm: its filters are walked once per block of tiles."""
+    assert isinstance(node.operator, op.Conv)
+    source, output = network.input_specs(node)[0], network.output_spec(node)
+    outputs = whole_lanes(output.channels)
+    pairs = -(-source.channels // 2)
+    filters = TILE_POINTS * outputs * 2 * pairs  # of two bytes
+    seconds = filters / rates.point_products_per_second
+    seconds += TILE_POINTS * source.channels / rates.points_per_second
+    seconds += OUTPUTS * OUTPUTS * outputs / rates.tile_sums_per_second
+    fits = 2 * filters <= rates.cache_bytes // 2
+    walk = 2 * filters / (rates.near_bytes_per_second if fits else rates.far_bytes_per_second)
+    first = 0.0 if near or not fits else 2 * filters / rates.far_bytes_per_second - walk
+    return _Tiles(rates.step_seconds + first, seconds, -(-output.width // OUTPUTS), walk)
 
 
 def _has_zeros(node: Node) -> bool:
     """Whether a tenth of the filters or more is zero: fewer blocks are, and are worth nothing."""
     assert isinstance(node.operator, op.Conv)
     weights = node.operator.weights
-    return int(np.count_nonzero(weights)) <= WORTH_SKIPPING * weights.size
+    return int(np.count_nonzero(weights)) <= WORTH * weights.size
 
 
 def _scratch_bytes(network: Network, node: Node) -> int:

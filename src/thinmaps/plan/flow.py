@@ -21,7 +21,7 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import PlanImpossible
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import Encode
-from thinmaps.plan.scratch import scratch_bytes
+from thinmaps.plan.scratch import scratch_bytes, winograd_scratch_bytes
 
 IntArray = NDArray[np.int64]
 
@@ -82,10 +82,16 @@ class Flow:
     index: Mapping[str, int]  # map name -> index
 
 
-def flow_of(network: Network, codecs: Mapping[str, Codec], skipping: Collection[str] = ()) -> Flow:
+def flow_of(
+    network: Network,
+    codecs: Mapping[str, Codec],
+    skipping: Collection[str] = (),
+    winograd: Collection[str] = (),
+) -> Flow:
     """Tabulate the lowered `network`; `codecs` are by map name of the network before lowering.
 
-    Nodes named in `skipping` get scratch to skip zero blocks of their filters (`plan/scratch.py`).
+    Nodes named in `skipping` get scratch to skip zero blocks of their filters, those in `winograd`
+    for that and for Winograd's algorithm (`plan/scratch.py`).
 
     Raises:
         PlanImpossible: a node's geometry contradicts the sizes of its maps.
@@ -98,7 +104,7 @@ def flow_of(network: Network, codecs: Mapping[str, Codec], skipping: Collection[
         for name in network.maps
     )
     nodes = tuple(
-        _node_flow(network, i, index, maps, node.name in skipping)
+        _node_flow(network, i, index, maps, (node.name in skipping, node.name in winograd))
         for i, node in enumerate(network.nodes)
     )
     for node in nodes:
@@ -145,7 +151,7 @@ def _node_flow(
     position: int,
     index: Mapping[str, int],
     maps: tuple[MapFlow, ...],
-    skips: bool,
+    scratch_for: tuple[bool, bool],
 ) -> NodeFlow:
     node = network.nodes[position]
     inputs, output = network.input_specs(node), network.output_spec(node)
@@ -159,9 +165,12 @@ def _node_flow(
         unit = maps[index[name]].unit_rows
         edges.append(Edge(index[name], position, ranges[:, 0] // unit, -(-ranges[:, 1] // unit)))
     state = node.operator.state_bytes(inputs, output)
+    skips, multiplies_less = scratch_for
     scratch = node.operator.scratch_bytes(inputs, output)
-    if skips:
+    if skips or multiplies_less:
         scratch = scratch_bytes(node.operator, inputs[0], output)
+    if multiplies_less:
+        scratch = max(scratch, winograd_scratch_bytes(node.operator, inputs[0], output))
     grain = node.operator.step_rows
     return NodeFlow(node.name, work, grain, tuple(edges), index[node.output], state, scratch)
 

@@ -33,7 +33,7 @@ def held_maps(plan: Plan) -> tuple[str, ...]:
 
 def _waiting_whole(plan: Plan) -> set[str]:
     """Maps whose ring has every row, and more rows than a codec would need beside it."""
-    flow = flow_of(plan.network, plan.codecs, plan.skipping)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping, plan.winograd)
     lives = lives_of(flow, steps_of_work(flow, Order.of_steps(plan.steps)), range(len(flow.maps)))
     found = set()
     for m, life in lives.items():
@@ -66,7 +66,7 @@ def binding(plan: Plan) -> tuple[Binding, ...]:
 
     Each counts for itself, also where several share a buffer.
     """
-    flow = flow_of(plan.network, plan.codecs, plan.skipping)
+    flow = flow_of(plan.network, plan.codecs, plan.skipping, plan.winograd)
     order = Order.of_steps(plan.steps)
     step = int(live_bytes(storage_of(flow, order).blocks, len(order)).argmax())
     lives = lives_of(flow, steps_of_work(flow, order), range(len(flow.maps)))

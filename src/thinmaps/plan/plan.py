@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from thinmaps.codecs.base import Codec
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import Conv
+from thinmaps.plan.scratch import winograd_scratch_bytes
 
 # Every buffer starts at a multiple of this many bytes, and the arena ends with as much slack,
 # so that vector kernels may read (never write) a little past a row.
@@ -120,3 +121,19 @@ class Plan:
         """Nodes that have scratch to skip the zero blocks of their filters."""
         operators = {node.name: node.operator for node in self.network.nodes}
         return tuple(name for name in self.states if isinstance(operators.get(name), Conv))
+
+    @property
+    def winograd(self) -> tuple[str, ...]:
+        """Nodes that have scratch for Winograd's algorithm; they could skip zero blocks, too."""
+        held = {
+            name: self.buffers[buffer].slot_bytes
+            for name, buffer in self.states.items()
+            if 0 <= buffer < len(self.buffers)
+        }
+        found = []
+        for node in self.network.nodes:
+            if node.name in held and isinstance(node.operator, Conv):
+                inputs, output = self.network.input_specs(node), self.network.output_spec(node)
+                if 0 < winograd_scratch_bytes(node.operator, inputs[0], output) <= held[node.name]:
+                    found.append(node.name)
+        return tuple(found)

@@ -48,7 +48,7 @@ def verify(plan: Plan) -> None:
             raise BadFile(f"map {name!r} has {spec.height:,} rows, a plan at most {MOST_ROWS:,}")
     lowered = lower(plan.source, plan.codecs)
     _check_network(plan.network, lowered)
-    flow = flow_of(lowered, plan.codecs, plan.skipping)
+    flow = flow_of(lowered, plan.codecs, plan.skipping, plan.winograd)
     order = _checked_order(plan, flow)
     work = steps_of_work(flow, order)
     _check_reads(flow, work)

@@ -26,7 +26,7 @@ from thinmaps.errors import PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Node
 from thinmaps.pages import fetched
-from thinmaps.plan.cost import RATES, StepCost, worth_skipping
+from thinmaps.plan.cost import RATES, StepCost, winograd_rows, worth_skipping
 from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
 from thinmaps.plan.plan import Plan
 from thinmaps.types import MapSpec
@@ -45,17 +45,20 @@ class Constants:
 
 
 def build(
-    plan: Plan, weights: _core.Weights, isa: str, skip_zero_blocks: bool | None = None
+    plan: Plan,
+    weights: _core.Weights,
+    isa: str,
+    skip_zero_blocks: bool | None = None,
+    winograd: bool | None = None,
 ) -> _core.Model:
     """The model of `plan` for an instruction set ("": the best one), with or from `weights`.
 
     Convolutions to which the plan gives scratch skip the zero blocks of their filters where that is
-    predicted to be faster with this instruction set; or all of them, or none.
+    predicted to be faster with this instruction set; or all of them, or none. The same holds for
+    Winograd's algorithm, which comes first where it is asked for.
     """
     isa = isa or _core.isa()
-    skipping = plan.skipping if skip_zero_blocks is not False else ()
-    if skipping and skip_zero_blocks is None:
-        skipping = tuple(set(skipping) & set(worth_skipping(plan.network, RATES[isa])))
+    kernels = _chosen_kernels(plan, isa, skip_zero_blocks, winograd)
     builder = _core.Builder(plan.arena_bytes, weights, isa)
     for buffer in plan.buffers:
         builder.buffer(buffer.offset, buffer.slot_bytes, buffer.slots)
@@ -73,13 +76,35 @@ def build(
         )
     for node in network.nodes:
         inputs = [index[name] for name in node.inputs]
-        dense = node.name in plan.skipping and node.name not in skipping
-        state = -1 if dense else plan.states.get(node.name, -1)
-        _describe_node(builder, plan, node, inputs, index[node.output], state)
+        _describe_node(builder, plan, node, inputs, index[node.output], kernels)
     steps = np.array(plan.steps, np.int32).reshape(-1, 3)
-    cost = StepCost(plan.network, RATES[isa], skipping)
+    cost = StepCost(plan.network, RATES[isa], kernels.skipping, tuple(kernels.winograd_rows))
     builder.steps(np.column_stack([steps, step_nanoseconds(plan, steps, cost)]))
     return builder.build()
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """Which nodes use their scratch, and what for."""
+
+    skipping: tuple[str, ...]
+    # By node: steps that need so many of a tile's 4 rows go by Winograd's algorithm.
+    winograd_rows: Mapping[str, int]
+
+
+def _chosen_kernels(
+    plan: Plan, isa: str, skip_zero_blocks: bool | None, winograd: bool | None
+) -> _Kernels:
+    skipping = plan.skipping if skip_zero_blocks is not False else ()
+    if skipping and skip_zero_blocks is None:
+        skipping = tuple(set(skipping) & set(worth_skipping(plan.network, RATES[isa])))
+    rows: Mapping[str, int] = {}
+    if winograd:
+        rows = dict.fromkeys(plan.winograd, 1)
+    elif winograd is None:
+        able = [name for name in plan.winograd if name not in skipping]
+        rows = winograd_rows(plan.network, RATES[isa], plan.steps, able)
+    return _Kernels(tuple(name for name in skipping if name not in rows), rows)
 
 
 def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], cost: StepCost) -> NDArray[np.int32]:
@@ -91,8 +116,16 @@ def step_nanoseconds(plan: Plan, steps: NDArray[np.int32], cost: StepCost) -> ND
 
 
 def _describe_node(
-    builder: _core.Builder, plan: Plan, node: Node, inputs: list[int], output: int, state: int
+    builder: _core.Builder,
+    plan: Plan,
+    node: Node,
+    inputs: list[int],
+    output: int,
+    kernels: _Kernels,
 ) -> None:
+    rows = kernels.winograd_rows.get(node.name, 0)
+    direct = node.name in plan.skipping and node.name not in kernels.skipping and not rows
+    state = -1 if direct else plan.states.get(node.name, -1)
     if isinstance(node.operator, op.Encode):
         constants = _codec_constants(plan.codecs, plan.network.maps, node.inputs[0])
     elif isinstance(node.operator, op.Decode):
@@ -112,6 +145,7 @@ def _describe_node(
         _flat(constants.multiplier, np.float32),
         _flat(constants.table, np.uint8),
         constants.codec_id,
+        rows,
     )
 
 

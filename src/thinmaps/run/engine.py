@@ -44,9 +44,10 @@ class Engine:
     set that runs here ("portable", "avx2", "avx512", "amx", on ARM "portable", "neon"); results do
     not depend on it either. With `prefault` the pages of the arena are touched here, not in the
     first run. Convolutions with scratch in the plan skip the zero blocks of their filters where
-    that is predicted to be faster here; `skip_zero_blocks` makes all of them do so, or none. A
-    forked process may go on with an engine that was not running: with one thread, those of the
-    parent are not its own.
+    that is predicted to be faster here; `skip_zero_blocks` makes all of them do so, or none.
+    `winograd` says the same of Winograd's algorithm, for those with scratch for it. A forked
+    process may go on with an engine that was not running: with one thread, those of the parent are
+    not its own.
 
     Raises:
         PlanImpossible: the plan does not fit together, or holds what the native core cannot run.
@@ -62,13 +63,14 @@ class Engine:
         isa: str | None = None,
         prefault: bool = False,
         skip_zero_blocks: bool | None = None,
+        winograd: bool | None = None,
     ) -> None:
         self.plan = plan
         self.threads = checked_threads(threads)
         self.prefault = prefault
         self.weights = _core.Weights() if weights is None else weights
         try:
-            self._model = build(plan, self.weights, isa or "", skip_zero_blocks)
+            self._model = build(plan, self.weights, isa or "", skip_zero_blocks, winograd)
             self._start()
         except (ValueError, TypeError, OverflowError) as error:
             raise PlanImpossible(f"the engine cannot run this plan: {error}") from error
