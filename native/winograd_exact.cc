@@ -46,7 +46,7 @@ constexpr int32_t kSharedTiles = 12;
 
 int32_t UpTo(int32_t count, int32_t step) { return (count + step - 1) / step; }
 
-// Filters [panel][point][pair][block][16][2] in 16 bits.
+// Filters [panel][point][block][pair][16][2] in 16 bits.
 class PointPacker {
  public:
   PointPacker(const Blueprint& blueprint, const Shape& shape, Filters& filters)
@@ -58,7 +58,7 @@ class PointPacker {
     filters_.low.resize(channels);
     filters_.bias.resize(channels);
     filters_.multiplier.resize(channels);
-    filters_.points.resize(channels * kTilePoints * kPair * static_cast<size_t>(Pairs()));
+    filters_.points.resize(static_cast<size_t>(blocks * kTilePoints * BlockFilters(Pairs())));
     for (int32_t k = 0; k < shape_.group_outputs; ++k) {
       AddSums(k);
       for (int32_t c = 0; c < shape_.group_inputs; ++c) AddPoints(k, c);
@@ -105,21 +105,19 @@ class PointPacker {
       }
     }
     const int32_t block = output / kBlockChannels;
-    const int32_t panel = block / kPanelBlocks;
-    const int32_t width = std::min(kPanelBlocks, shape_.group_blocks() - panel * kPanelBlocks);
+    const int32_t panel = block / kPanelBlocks * kPanelBlocks;
+    const int32_t width = std::min(kPanelBlocks, shape_.group_blocks() - panel);
     const auto index = [](int32_t i) { return static_cast<size_t>(i); };
-    const size_t line = index(width * kBlockChannels * kPair);  // of a pair of a point
-    const size_t panel_start =
-        index(panel * kPanelBlocks * kBlockChannels * kPair) * index(Pairs() * kTilePoints);
-    const size_t lane = index(((output - panel * kPanelBlocks * kBlockChannels) * kPair));
+    const auto block_filters = static_cast<size_t>(BlockFilters(Pairs()));
+    const size_t start = index(panel * kTilePoints + block - panel) * block_filters;
+    const int32_t line = channel / kPair * kBlockChannels + output % kBlockChannels;
+    const size_t place = start + index(line * kPair + channel % kPair);
     for (int32_t point = 0; point < kTilePoints; ++point) {
       int32_t sum = 0;
       for (int32_t s = 0; s < kTaps; ++s) {
         sum += rows[point / kTileInputs][s] * kFilterRows[point % kTileInputs][s];
       }
-      const size_t pair = index(point * Pairs() + channel / kPair);
-      filters_.points[panel_start + pair * line + lane + index(channel % kPair)] =
-          static_cast<int16_t>(sum);
+      filters_.points[place + index(point * width) * block_filters] = static_cast<int16_t>(sum);
     }
   }
 
@@ -260,9 +258,9 @@ class WinogradConvolution final : public Kernel {
   void MultiplyPanel(const int16_t* points, int32_t tiles, int32_t panel, int32_t* sums) const {
     const int32_t blocks = std::min(kPanelBlocks, shape_.group_blocks() - panel * kPanelBlocks);
     const int32_t pairs = UpTo(shape_.group_inputs, kPair);
-    const ptrdiff_t point_filters = ptrdiff_t{pairs} * blocks * kBlockChannels * kPair;
-    const ptrdiff_t panel_filters = ptrdiff_t{kPanelBlocks} * kBlockChannels * kPair * pairs;
-    const int16_t* filters = filters_->points.data() + panel * kTilePoints * panel_filters;
+    const ptrdiff_t point_filters = blocks * BlockFilters(pairs);
+    const int16_t* filters =
+        filters_->points.data() + panel * kTilePoints * kPanelBlocks * BlockFilters(pairs);
     for (int32_t point = 0; point < kTilePoints; ++point) {
       loops_.multiply({
           .points = points + ptrdiff_t{point} * channels_,

@@ -244,15 +244,18 @@ void MultiplyTiles(const PointProduct& product, int32_t first, int32_t block) {
     for (int v = 0; v < kVectors; ++v) sums[t][v].Clear();
   }
   const int16_t* points = product.points + first * product.tile_points;
-  const int16_t* filters = product.filters + block * kBlockChannels * kPair;
-  const ptrdiff_t step = ptrdiff_t{product.blocks} * kBlockChannels * kPair;
-  for (int32_t pair = 0; pair < product.pairs; ++pair, points += kPair, filters += step) {
+  constexpr int kStep = kBlockChannels * kPair;
+  const ptrdiff_t block_filters = BlockFilters(product.pairs);
+  const int16_t* filters = product.filters + block * block_filters;
+  for (int32_t pair = 0; pair < product.pairs; ++pair, points += kPair, filters += kStep) {
     THINMAPS_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       const Sums::Points x(points + t * product.tile_points);
       THINMAPS_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        sums[t][v].Add(x, Sums::Filters(filters + v * Sums::kOutputs * kPair));
+        const int16_t* of_block = filters + v / kBlockVectors * block_filters;
+        const int32_t vector = v % kBlockVectors * Sums::kOutputs * kPair;
+        sums[t][v].Add(x, Sums::Filters(of_block + vector));
       }
     }
   }

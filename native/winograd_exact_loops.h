@@ -29,6 +29,11 @@ inline constexpr int32_t kScaleBits = 6;
 // A point at infinity was divided by this in the filters, lest they leave 16 bits.
 inline constexpr int32_t kInfinityScale = 8;
 
+// Of a block of 16 output channels at one point: pairs of 16 x 2 filters.
+constexpr ptrdiff_t BlockFilters(int32_t pairs) {
+  return ptrdiff_t{pairs} * kBlockChannels * kPair;
+}
+
 // points[p * whole + c] = (B^T d B)[p] of the channel c, `whole` being the channels filled up to
 // runs; those past the last one may be anything.
 struct TileToTransform {
@@ -37,8 +42,8 @@ struct TileToTransform {
   int16_t* points;
 };
 
-// sums[t * tile_sums + k] = sum over c of points[t * tile_points + c] * filters[c / 2][k][c % 2]
-// modulo 2^32, for tiles t and the 16 * blocks outputs k.
+// sums[t * tile_sums + k] = sum over c of points[t * tile_points + c] * filters[k / 16][c / 2][k %
+// 16][c % 2] modulo 2^32, for tiles t and the 16 * blocks outputs k; blocks lie BlockFilters apart.
 struct PointProduct {
   const int16_t* points;
   ptrdiff_t tile_points;

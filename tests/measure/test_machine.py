@@ -29,7 +29,7 @@ def test_a_name_is_a_table_and_anything_else_is_refused(tmp_path: Path) -> None:
 
 
 def _damaged(change: str) -> bytes:
-    document = {"format": 2, "rates": dataclasses.asdict(DEFAULT_RATES)}
+    document = {"format": 3, "rates": dataclasses.asdict(DEFAULT_RATES)}
     rates = document["rates"]
     assert isinstance(rates, dict)
     if change == "format":
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path, change: str) 
 
 # Every rate by name, none with a number.
 LIST = json.dumps(
-    {"format": 2, "rates": [field.name for field in dataclasses.fields(MachineRates)]}
+    {"format": 3, "rates": [field.name for field in dataclasses.fields(MachineRates)]}
 ).encode()
 
 

@@ -132,3 +132,28 @@ def test_the_filters_of_both_kernels_count():
     direct = Engine(plan, winograd=False).weights_bytes
     tiles = Engine(plan, winograd=True).weights_bytes
     assert tiles - direct == 64 * 64 * (36 * 2 - 9) + 64 * 4
+
+
+def test_the_engine_uses_the_kernel_that_is_faster_for_its_steps():
+    network = lone(MapSpec(24, 96, 64, 0.5, 0), 64)
+    whole = build(network, schedule="layer", winograd=True)
+    thin = build(network, schedule="stream", arena_bytes="smallest", effort=0, winograd=True)
+    for plan, uses in ((whole, True), (thin, False)):
+        chosen, none, each = (
+            Engine(plan, isa="portable", winograd=choice).weights_bytes
+            for choice in (None, False, True)
+        )
+        assert none < each
+        assert chosen == (each if uses else none)
+
+
+def test_thin_steps_among_thick_ones_are_left_to_the_direct_kernel():
+    network = lone(MapSpec(13, 96, 64, 0.5, 0), 64)
+    plan = build(network, schedule="stream", stripe_rows=4, winograd=True)
+    assert {rows for _, _, rows in plan.steps} == {1, 4}
+    engine = Engine(plan, isa="portable")
+    only = [Engine(plan, isa="portable", winograd=choice) for choice in (False, True)]
+    assert engine.weights_bytes > max(each.weights_bytes for each in only), "both kernels' filters"
+    values = pixels_for(network, 5)
+    expected = run_network(network, values)["end"]
+    np.testing.assert_array_equal(engine.maps(values)["end"], expected, strict=True)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rates of this machine, measured with the engine itself; once, since they go to a file.
 
-Four small networks run in one thread, the first three timed step by step (`Engine.profile`):
+Five small networks run in one thread, the first four timed step by step (`Engine.profile`):
 
     kinds    one node of every kind on rows that stay in the cache: a rate each
     blocks   convolutions that skip zero blocks of their filters
+    tiles    convolutions by Winograd's algorithm
     idle     a convolution of one byte a step: what a step costs beside its work
     heavy    18 MiB of filters, walked once per row and once in all: the difference is what reading
              them from beyond the second-level cache takes
@@ -12,7 +13,7 @@ Four small networks run in one thread, the first three timed step by step (`Engi
 The rate of the cache itself is that of the native core's copy loop, its size what the system says.
 A plan needs none of this: the tables of `plan/cost.py` serve every machine.
 
-File: JSON, `{"format": 2, "machine", "isa", "thinmaps", "rates": {name: number}}`, one rate for
+File: JSON, `{"format": 3, "machine", "isa", "thinmaps", "rates": {name: number}}`, one rate for
 each field of `MachineRates`. In the user's cache folder there is one file per processor model,
 instruction set and version. Cost: about two seconds with AVX-512, some more with portable loops.
 """
@@ -42,11 +43,13 @@ from thinmaps.measure.timing import interleaved
 from thinmaps.plan.build import build
 from thinmaps.plan.cost import RATES, MachineRates
 from thinmaps.plan.plan import Plan
+from thinmaps.plan.scratch import TILE_POINTS
 from thinmaps.run.engine import Engine
 from thinmaps.types import MapSpec
+from thinmaps.winograd.exact import OUTPUTS
 
 HERE = "here"
-FORMAT = 2
+FORMAT = 3
 RUNS = 9
 HEAVY_RUNS = 5
 DEFAULT_CACHE_BYTES = 1 << 20
@@ -180,6 +183,7 @@ def measure_rates(isa: str | None = None) -> MachineRates:
     made = pixels * CHANNELS
     near = _core.copied_bytes_per_second()
     block_products, laid_bytes, block_sums = _block_rates(chosen, step)
+    point_products, points, tile_sums = _tile_rates(chosen, step)
     return MachineRates(
         products_per_second=1 / product_seconds,
         depthwise_products_per_second=9 * made / seconds("depthwise"),
@@ -196,6 +200,9 @@ def measure_rates(isa: str | None = None) -> MachineRates:
         block_products_per_second=block_products,
         laid_bytes_per_second=laid_bytes,
         block_sums_per_second=block_sums,
+        point_products_per_second=point_products,
+        points_per_second=points,
+        tile_sums_per_second=tile_sums,
     )
 
 
@@ -218,6 +225,23 @@ def _block_rates(isa: str, step_seconds: float) -> tuple[float, float, float]:
     return 1 / product_seconds, made / lay_seconds, made / max(sum_seconds, 1e-9)
 
 
+def _tile_rates(isa: str, step_seconds: float) -> tuple[float, float, float]:
+    """Products, points of inputs, and sums of convolutions by Winograd's algorithm, per second."""
+    profile = _Profile(_tiles(), isa, winograd=True)
+
+    def seconds(node: str) -> float:
+        return max(profile.seconds(node) - profile.steps(node) * step_seconds, 1e-9)
+
+    # Half of the channels on either side halve the products, and the points or the sums.
+    most, fewer_sums, fewer_points = seconds("most"), seconds("fewer sums"), seconds("fewer points")
+    products = max(3 * most - 2 * fewer_sums - 2 * fewer_points, 1e-9)
+    points = max(2 * (most - fewer_points) - products, 1e-9)
+    sums = max(2 * (most - fewer_sums) - products, 1e-9)
+    tiles = SIDE * COLUMNS / OUTPUTS**2
+    made = tiles * TILE_POINTS * CHANNELS
+    return made * CHANNELS / products, made / points, SIDE * COLUMNS * CHANNELS / sums
+
+
 def _far_bytes_per_second(isa: str, step_seconds: float) -> float:
     """Both plans take turns, and each counts with its least time: their difference is small."""
     runs = [_run(_heavy(rows), isa) for rows in (1, HEAVY_SIDE)]
@@ -237,10 +261,11 @@ def _run(plan: Plan, isa: str) -> Callable[[], None]:
 class _Profile:
     """Times of the nodes of a plan; an `Encode` and a `Decode` go by these names."""
 
-    def __init__(self, plan: Plan, isa: str) -> None:
+    def __init__(self, plan: Plan, isa: str, winograd: bool = False) -> None:
         spec = plan.network.maps[plan.network.inputs[0]]
         picture = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
-        times = Engine(plan, isa=isa, skip_zero_blocks=True).profile(picture, RUNS)
+        engine = Engine(plan, isa=isa, skip_zero_blocks=True, winograd=winograd)
+        times = engine.profile(picture, RUNS)
         self._times = {
             time.operator if time.operator in ("encode", "decode") else time.node: time
             for time in times
@@ -292,6 +317,22 @@ def _blocks() -> Plan:
     maps = {**dict.fromkeys(("pixels", "x", "a", "b"), many), "y": MapSpec(SIDE, COLUMNS, BLOCK[0])}
     network = Network(nodes, maps, ("pixels",), ("y",))
     return build(network, schedule="stream", effort=0, skip_zero_blocks=True)
+
+
+def _tiles() -> Plan:
+    """Convolutions of all channels, of half of them made, and of half of them read."""
+    window = op.Window((3, 3), pads=(1, 1, 1, 1))
+    half = CHANNELS // 2
+    nodes = (
+        _picture(CHANNELS),
+        Node("most", _conv(window, CHANNELS, CHANNELS), ("x",), "a"),
+        Node("fewer sums", _conv(window, CHANNELS, half), ("a",), "b"),
+        Node("fewer points", _conv(window, half, CHANNELS), ("b",), "y"),
+    )
+    many, few = (MapSpec(SIDE, COLUMNS, channels) for channels in (CHANNELS, half))
+    maps = {**dict.fromkeys(("pixels", "x", "a", "y"), many), "b": few}
+    network = Network(nodes, maps, ("pixels",), ("y",))
+    return build(network, schedule="stream", stripe_rows=OUTPUTS, effort=0, winograd=True)
 
 
 def _idle() -> Plan:
