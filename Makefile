@@ -21,7 +21,8 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-coded bench-bits bench-fused bench-winograd docs size demo \
+	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-coded bench-bits bench-fused bench-winograd \
+	bench-winograd-exact docs size demo \
 	examples sanitize clean
 
 help: ## this list
@@ -103,6 +104,9 @@ bench: setup ## time and memory beside peers, answers verified; OPTIONS=--markdo
 
 bench-limits: setup ## where our time goes, and what the machine's rates would allow
 	$(PYTHON) benchmarks/limits.py $(OPTIONS)
+
+bench-winograd-exact: setup ## exact Winograd convolutions beside direct ones; --peer for oneDNN
+	$(PYTHON) benchmarks/winograd_exact.py $(OPTIONS)
 
 bench-sparse: setup ## convolutions that skip zero blocks of their filters, beside those that do not
 	$(PYTHON) benchmarks/sparse.py $(OPTIONS)

@@ -41,6 +41,8 @@ static_assert(static_cast<uint32_t>(kRowScale* kRowScale >> kScaleBits) * kInver
 constexpr int64_t kLargestWeightSum = (int64_t{1} << (32 - kScaleBits)) / 255;
 // Tiles that are transformed, multiplied and transformed back together.
 constexpr int32_t kMostBlockTiles = 24;
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kLargestTiles = int64_t{1} << 30;  // of a map
 // Fewer tiles for each thread, and panels are shared instead.
 constexpr int32_t kSharedTiles = 12;
 
@@ -201,8 +203,10 @@ class WinogradConvolution final : public Kernel {
     const auto state = static_cast<size_t>(blueprint.node.state);
     const auto& buffers = blueprint.description.buffers;
     const bool fits = blueprint.node.state >= 0 && state < buffers.size() &&
-                      buffers[state].slots == 1 && buffers[state].slot_bytes >= TileBytes();
-    blueprint.Need(fits, "scratch of " + std::to_string(TileBytes()) + " bytes or more");
+                      buffers[state].slots == 1 && buffers[state].slot_bytes >= TileBytes() &&
+                      buffers[state].offset % kLineBytes == 0;
+    blueprint.Need(fits, "scratch of " + std::to_string(TileBytes()) +
+                             " bytes or more, from a multiple of 64 bytes on");
     return buffers[state];
   }
 
@@ -328,7 +332,10 @@ std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint, const
                      window.stride[0] == 1 && window.stride[1] == 1 && window.dilation[0] == 1 &&
                      window.dilation[1] == 1 && shape.groups == 1;
   blueprint.Need(plain, "3x3 filters, stride 1, dilation 1 and one group for Winograd's algorithm");
-  blueprint.Need(!blueprint.output().is_float, "an output of bytes for Winograd's algorithm");
+  const MapDescription& out = blueprint.output();
+  const int64_t tiles = int64_t{UpTo(out.height, kTileOutputs)} * UpTo(out.width, kTileOutputs);
+  blueprint.Need(tiles <= kLargestTiles, "at most 2^30 tiles for Winograd's algorithm");
+  blueprint.Need(!out.is_float, "an output of bytes for Winograd's algorithm");
   return std::make_unique<WinogradConvolution>(blueprint, shape, window, rounding,
                                                std::move(direct));
 }

@@ -225,7 +225,7 @@ class StepCost:
         self._bytes = np.array([work.row_bytes for work in works], np.int64)
         self._tiled = np.array([node.name in winograd for node in network.nodes])
         tiles = [
-            _tiles(network, node, rates, near) if node.name in winograd else _NO_TILES
+            _exact_tiles(network, node, rates, near) if node.name in winograd else _NO_TILES
             for node in network.nodes
         ]
         self._tiles = np.array(tiles).reshape(-1, len(_Tiles._fields)).T
@@ -405,6 +405,8 @@ def winograd_rows(
     With the least rows of a tile, on average, that a step has to need for it: steps of fewer are
     left to the direct kernel. 1 where that has none to do.
     """
+    if not able:
+        return {}
     table = np.array(steps, np.int64).reshape(-1, 3)
     cost = StepCost(network, rates, (), able)
     found = {}
@@ -421,7 +423,7 @@ def winograd_rows(
     return found
 
 
-def _tiles(network: Network, node: Node, rates: MachineRates, near: bool) -> _Tiles:
+def _exact_tiles(network: Network, node: Node, rates: MachineRates, near: bool) -> _Tiles:
     """A convolution by Winograd's algorithm: its filters are walked once per block of tiles."""
     assert isinstance(node.operator, op.Conv)
     source, output = network.input_specs(node)[0], network.output_spec(node)
