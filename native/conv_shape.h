@@ -39,8 +39,8 @@ ConvShare ShareConv(const Shape& shape, int32_t width, Rows rows, Part part);
 std::unique_ptr<const Kernel> MakeSparseConv(const Blueprint& blueprint, const Shape& shape,
                                              const Window& window, const Rounding& rounding);
 
-// One by Winograd's algorithm, with scratch in the same way, but for steps that need fewer rows of a
-// tile than the node's `winograd_rows`: `direct` does these, if there is one.
+// One by Winograd's algorithm, with scratch in the same way, but for steps that need fewer rows of
+// a tile than the node's `winograd_rows`: `direct` does these, if there is one.
 std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint, const Shape& shape,
                                                const Window& window, const Rounding& rounding,
                                                std::unique_ptr<const Kernel> direct);

@@ -46,8 +46,8 @@ struct NodeDescription {
   std::vector<float> multiplier;
   std::vector<uint8_t> table;
   std::string codec_id;
-  // Of a convolution with scratch: steps that need so many of the 4 rows of a tile, on average, go by
-  // Winograd's algorithm, thinner ones directly; 0 where the scratch is for skipping zero squares.
+  // Of a convolution with scratch: steps that need so many rows of a tile, on average, go by
+  // Winograd's algorithm, thinner ones directly; 0 where scratch is for skipping zero squares.
   int32_t winograd_rows = 0;
 };
 
