@@ -67,6 +67,8 @@ BLOCK_BYTES = BLOCK[0] * BLOCK[1] + 4
 WORTH = 0.9
 # Rows of a tile that a step by Winograd's algorithm may have to need.
 LEAST_ROWS = (1, 2, 3, 4)
+# Maps of fewer tiles share a walk over filters of eight times the bytes among too few.
+LEAST_TILES = 12
 
 
 @dataclass(frozen=True)
@@ -392,7 +394,9 @@ def worth_winograd(network: Network, rates: MachineRates) -> tuple[str, ...]:
     found = []
     for v, node in enumerate(network.nodes):
         height = network.output_spec(node).height
-        if node.name in able and cost.tiled(v, height) < WORTH * cost.direct(v, height):
+        if node.name not in able or _tiles_of(network, node) < LEAST_TILES:
+            continue
+        if cost.tiled(v, height) < WORTH * cost.direct(v, height):
             found.append(node.name)
     return tuple(found)
 
@@ -412,7 +416,7 @@ def winograd_rows(
     found = {}
     for v, node in enumerate(network.nodes):
         rows = table[table[:, 0] == v, 2]
-        if node.name not in able or not len(rows):
+        if node.name not in able or not len(rows) or _tiles_of(network, node) < LEAST_TILES:
             continue
         direct, tiled = cost.direct(v, rows), cost.tiled(v, rows)
         mean_rows = rows / np.ceil(rows / OUTPUTS)
@@ -421,6 +425,12 @@ def winograd_rows(
         if totals[best] < WORTH * direct.sum():
             found[node.name] = 1 if np.all(mean_rows >= LEAST_ROWS[best]) else LEAST_ROWS[best]
     return found
+
+
+def _tiles_of(network: Network, node: Node) -> int:
+    """Of the node's whole map."""
+    output = network.output_spec(node)
+    return -(-output.height // OUTPUTS) * -(-output.width // OUTPUTS)
 
 
 def _exact_tiles(network: Network, node: Node, rates: MachineRates, near: bool) -> _Tiles:
