@@ -31,10 +31,10 @@
 namespace thinmaps {
 namespace {
 
-constexpr int32_t kTaps = 3;
+constexpr int32_t kFilterSide = 3;
 // Rows of G times kRowScale, whole; those of infinity by kInfinityScale less.
 constexpr int32_t kRowScale = 24;
-constexpr int32_t kFilterRows[kTileInputs][kTaps] = {
+constexpr int32_t kFilterRows[kTileInputs][kFilterSide] = {
     {6, 0, 0}, {4, 4, 4}, {4, -4, 4}, {1, 2, 4}, {1, -2, 4}, {0, 0, kRowScale / kInfinityScale}};
 static_assert(static_cast<uint32_t>(kRowScale* kRowScale >> kScaleBits) * kInverse == 1);
 // P + N of a filter.
@@ -79,8 +79,8 @@ class PointPacker {
     const auto k = static_cast<size_t>(output);
     int64_t above = 0, below = 0;
     for (int32_t c = 0; c < shape_.group_inputs; ++c) {
-      for (int32_t tap = 0; tap < kTaps * kTaps; ++tap) {
-        const int32_t w = Weight(output, c, tap / kTaps, tap % kTaps);
+      for (int32_t tap = 0; tap < kFilterSide * kFilterSide; ++tap) {
+        const int32_t w = Weight(output, c, tap / kFilterSide, tap % kFilterSide);
         (w > 0 ? above : below) += w;
       }
     }
@@ -98,10 +98,10 @@ class PointPacker {
 
   // All points of one output and input channel.
   void AddPoints(int32_t output, int32_t channel) {
-    int32_t rows[kTileInputs][kTaps] = {};
+    int32_t rows[kTileInputs][kFilterSide] = {};
     for (int32_t p = 0; p < kTileInputs; ++p) {
-      for (int32_t s = 0; s < kTaps; ++s) {
-        for (int32_t r = 0; r < kTaps; ++r) {
+      for (int32_t s = 0; s < kFilterSide; ++s) {
+        for (int32_t r = 0; r < kFilterSide; ++r) {
           rows[p][s] += kFilterRows[p][r] * Weight(output, channel, r, s);
         }
       }
@@ -116,7 +116,7 @@ class PointPacker {
     const size_t place = start + index(line * kPair + channel % kPair);
     for (int32_t point = 0; point < kTilePoints; ++point) {
       int32_t sum = 0;
-      for (int32_t s = 0; s < kTaps; ++s) {
+      for (int32_t s = 0; s < kFilterSide; ++s) {
         sum += rows[point / kTileInputs][s] * kFilterRows[point % kTileInputs][s];
       }
       filters_.points[place + index(point * width) * block_filters] = static_cast<int16_t>(sum);
@@ -247,8 +247,8 @@ class WinogradConvolution final : public Kernel {
     pixels.fill(padding_.data());
     const int32_t top = tile.row - window_.pads[0];
     const int32_t left = tile.column - window_.pads[1];
-    const int32_t bottom = std::min(top + tile.rows + kTaps - 1, in_.height);
-    const int32_t right = std::min(left + tile.columns + kTaps - 1, in_.width);
+    const int32_t bottom = std::min(top + tile.rows + kFilterSide - 1, in_.height);
+    const int32_t right = std::min(left + tile.columns + kFilterSide - 1, in_.width);
     for (int32_t y = std::max(top, 0); y < bottom; ++y) {
       const uint8_t* row = input.Row(y);
       for (int32_t x = std::max(left, 0); x < right; ++x) {
@@ -328,7 +328,7 @@ class WinogradConvolution final : public Kernel {
 std::unique_ptr<const Kernel> MakeWinogradConv(const Blueprint& blueprint, const Shape& shape,
                                                const Window& window, const Rounding& rounding,
                                                std::unique_ptr<const Kernel> direct) {
-  const bool plain = window.kernel[0] == kTaps && window.kernel[1] == kTaps &&
+  const bool plain = window.kernel[0] == kFilterSide && window.kernel[1] == kFilterSide &&
                      window.stride[0] == 1 && window.stride[1] == 1 && window.dilation[0] == 1 &&
                      window.dilation[1] == 1 && shape.groups == 1;
   blueprint.Need(plain, "3x3 filters, stride 1, dilation 1 and one group for Winograd's algorithm");
