@@ -58,8 +58,8 @@ def build(
     Winograd's algorithm, which comes first where it is asked for.
     """
     isa = isa or _core.isa()
+    builder = _core.Builder(plan.arena_bytes, weights, isa)  # refuses a set that is not there
     kernels = _chosen_kernels(plan, isa, skip_zero_blocks, winograd)
-    builder = _core.Builder(plan.arena_bytes, weights, isa)
     for buffer in plan.buffers:
         builder.buffer(buffer.offset, buffer.slot_bytes, buffer.slots)
     network = plan.network
