@@ -315,6 +315,10 @@ BAD = {
         ["compress", "{net_onnx}", "--winograd", "2", "-o", "{x_thin}"],
         "--winograd",
     ),
+    "no winograd": (
+        ["compress", "{net_onnx}", "--winograd", "fast", "-o", "{x_thin}"],
+        "needs exact, or a relative error such as 0.05, got 'fast'",
+    ),
     "bad mean": (["compress", "{net_onnx}", "-o", "{x_thin}", "--mean", "a"], "--mean"),
     "nan std": (["compress", "{net_onnx}", "-o", "{x_thin}", "--std", "nan"], "--std"),
     "means and stds": (

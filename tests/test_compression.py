@@ -128,6 +128,23 @@ def test_convolutions_within_an_error_are_done_by_tiles_and_the_file_says_so(tmp
     assert 0 < np.abs(made - exact).max() < 0.1 * np.abs(exact).max()
 
 
+def test_exact_tiles_get_scratch_where_it_pays_and_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setenv("THINMAPS_ISA", "portable")
+    options = {"size": (48, 48), "schedule": "layer", "machine": "portable"}
+    direct = tm.compress(classifier(), pictures(), **options)
+    tiled = tm.compress(classifier(), pictures(), winograd="exact", **options)
+    assert direct.plan.winograd == ()
+    assert tiled.plan.winograd
+    assert tiled.plan.arena_bytes > direct.plan.arena_bytes
+    assert tiled.provenance.options["winograd"] == "exact"
+    tm.save(tiled, tmp_path / "tiled.thin")
+    picture = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    found = tm.Engine(tmp_path / "tiled.thin")(picture)
+    np.testing.assert_array_equal(found, tm.Engine(direct)(picture))
+    with pytest.raises(BadArgument, match="as 'exact', or as a relative error"):
+        tm.compress(classifier(), pictures(), winograd="roughly")
+
+
 def test_without_being_asked_or_within_no_error_nothing_is_done_by_tiles():
     for options in ({}, {"winograd": 1e-6}):
         made = tm.compress(classifier(), pictures(), **options)

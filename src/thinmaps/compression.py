@@ -52,6 +52,9 @@ CODEC_PICTURES = 64
 CODEC_SAMPLE_BYTES = 1 << 24
 
 
+Winograd = float | Literal["exact"] | None
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a network is planned; what `compress` takes beside the network and the pictures."""
@@ -63,7 +66,7 @@ class Settings:
     traffic_bytes: int | None = None
     max_drop: float | None = None
     codec: str | Mapping[str, str] | None = None
-    winograd: float | None = None
+    winograd: Winograd = None
     rates: MachineRates = DEFAULT_RATES
 
     @property
@@ -76,16 +79,30 @@ class Settings:
         _check_codecs(self.codec)
         if self.budget_bytes is not None:
             Goals(arena_bytes=self.budget_bytes)
-        if self.winograd is not None and not 0 < self.winograd <= 1:
-            raise BadArgument(
-                "the relative error that scaled tiles may have (--winograd) lies above 0 and at "
-                f"most at 1, got {self.winograd}"
-            )
+        self._check_winograd()
         if self.goals is not None and self.codec is not None and not self.only:
             raise BadArgument(
                 "goals (--max-drop, --traffic) choose settings for every map: with them, --codec "
                 f"names one codec without options, got {self.codec!r}"
             )
+
+    def _check_winograd(self) -> None:
+        if isinstance(self.winograd, str):
+            if self.winograd != "exact":
+                raise BadArgument(
+                    "Winograd's algorithm (--winograd) is asked for as 'exact', or as a relative "
+                    f"error such as 0.05, got {self.winograd!r}"
+                )
+        elif self.winograd is not None and not 0 < self.winograd <= 1:
+            raise BadArgument(
+                "the relative error that scaled tiles may have (--winograd) lies above 0 and at "
+                f"most at 1, got {self.winograd}"
+            )
+
+    @property
+    def tile_error(self) -> float | None:
+        """The relative error that scaled tiles may have; None where none are asked for."""
+        return None if isinstance(self.winograd, str) else self.winograd
 
     @property
     def only(self) -> tuple[str, ...]:
@@ -124,7 +141,7 @@ def compress(
     traffic_bytes: int | None = None,
     max_drop: float | None = None,
     codec: str | Mapping[str, str] | None = None,
-    winograd: float | None = None,
+    winograd: Winograd = None,
 ) -> Model:
     """Make a uint8 network of a float or QDQ one and plan it for one static arena.
 
@@ -153,8 +170,8 @@ def compress(
             choose settings of.
         codec: an id with options (`"zero_bitmap"`, `"narrow:4"`) for all maps that the plan holds,
             or a mapping from map names to such ids. Without, codecs that the file brings stay.
-        winograd: the relative error, such as 0.05, that a 3x3 convolution may have; those within it
-            are done by scaled tiles (`calibrate/winograd_choice.py`). Without, none is.
+        winograd: "exact", the same bytes in more memory where that is faster (`plan/scratch.py`);
+            or the relative error, such as 0.05, of scaled tiles (`calibrate/winograd_choice.py`).
 
     Raises:
         BadModel: the network cannot be read or does not make sense.
@@ -170,7 +187,7 @@ def compress(
         model, calibrate, preprocessing=preprocessing, labels=labels, anchors=anchors,
         names=names, size=size, progress=progress,
     )  # fmt: skip
-    prepared = prepared.with_tiles(winograd)
+    prepared = prepared.with_tiles(settings.tile_error)
     source, pictures = prepared.source, prepared.pictures
     controlled = _controlled(prepared, settings, progress)
     plan = controlled.plan if controlled else _planned(prepared, settings)
@@ -259,6 +276,7 @@ def _built(prepared: Prepared, settings: Settings, chosen: Mapping[str, Codec]) 
         stripe_rows=settings.stripe_rows,
         arena_bytes=settings.arena_bytes,
         rates=settings.rates,
+        winograd=None if settings.winograd == "exact" else False,
     )
 
 

@@ -103,8 +103,12 @@ def compress(
         str | None, typer.Option(metavar="BYTES", help="A budget for stored bytes moved.")
     ] = None,
     winograd: Annotated[
-        float | None,
-        typer.Option(help="The relative error that 3x3 convolutions by scaled tiles may have."),
+        str | None,
+        typer.Option(
+            metavar="exact|ERROR",
+            help="For 3x3 convolutions, where it is faster: the same bytes in more memory, or "
+            "scaled tiles of at most that relative error.",
+        ),
     ] = None,
     labels: Annotated[
         str | None,
@@ -136,7 +140,7 @@ def compress(
             traffic_bytes=options.byte_count(traffic, "--traffic"),
             max_drop=max_drop,
             codec=options.codec(codec or []),
-            winograd=winograd,
+            winograd=options.winograd(winograd),
         )
         save(compressed, output)
     show_report(compressed, json)

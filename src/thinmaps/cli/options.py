@@ -63,6 +63,24 @@ def arena(text: str | None) -> int | Literal["smallest"] | None:
     return "smallest" if text == "smallest" else byte_count(text)
 
 
+def winograd(text: str | None) -> float | Literal["exact"] | None:
+    """A relative error, or `exact`.
+
+    >>> winograd("0.05"), winograd("exact")
+    (0.05, 'exact')
+    """
+    if text is None:
+        return None
+    if text == "exact":
+        return "exact"
+    try:
+        return float(text)
+    except ValueError:
+        raise BadArgument(
+            f"--winograd needs exact, or a relative error such as 0.05, got {text!r}"
+        ) from None
+
+
 def byte_count(text: str | None, option: str = "--arena") -> int | None:
     """Bytes with a unit.
 
