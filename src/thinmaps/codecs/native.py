@@ -8,10 +8,11 @@ with the numbers. Costs one copy of the payload.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinmaps import _core
 from thinmaps.codecs.base import Codec, UInt8Array
@@ -40,6 +41,10 @@ class Twin:
 
     codec: Codec
     isa: str
+    # What the kernels take beside rows, by map: for a codec with matrices dearer than a row.
+    _constants: dict[MapSpec, tuple[NDArray[np.int32], UInt8Array]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
         """Payload of one unit."""
@@ -50,8 +55,7 @@ class Twin:
             self.isa,
             rows,
             spec.zero_point,
-            self.codec.native_integers(spec),
-            self.codec.native_tables(spec),
+            *self._constants_of(spec),
             payload,
         )
         assert status == 0, f"{self.codec.id} has room for every map, yet ended with {status}"
@@ -70,14 +74,19 @@ class Twin:
             spec.width,
             first,
             spec.zero_point,
-            self.codec.native_integers(spec),
-            self.codec.native_tables(spec),
+            *self._constants_of(spec),
             unit,
         )
         if status != 0:
             self.codec.decode_unit(payload, spec, rows, column, columns)
             raise AssertionError(f"{self.codec.id}: the twin refuses what the reference accepts")
         return unit
+
+    def _constants_of(self, spec: MapSpec) -> tuple[NDArray[np.int32], UInt8Array]:
+        if spec not in self._constants:
+            made = (self.codec.native_integers(spec), self.codec.native_tables(spec))
+            self._constants[spec] = made
+        return self._constants[spec]
 
 
 def twins(codec: Codec) -> dict[str, Twin]:
