@@ -189,8 +189,9 @@ class Codec(ABC):
 
     def max_bytes(self, spec: MapSpec) -> int:
         """Largest size of an encoded map; exact for fixed rate."""
-        units = range(self.unit_count(spec))
-        return sum(self.unit_bytes(spec, self.rows_of_unit(spec, u)) for u in units)
+        whole, rest = divmod(spec.height, self.unit_rows)
+        last = self.unit_bytes(spec, rest) if rest else 0
+        return last + (whole * self.unit_bytes(spec, self.unit_rows) if whole else 0)
 
     def encode(self, values: UInt8Array, spec: MapSpec) -> Packed:
         """Encode a whole map, by the reference."""

@@ -104,7 +104,8 @@ class Capped(Codec):
         codec = cls(unit_rows, tuple(steps), share)
         if not sizes:
             return codec
-        passed = sum(1 + size > codec.unit_bytes(spec, rows) for rows, size in sizes)
+        room = {rows: codec.unit_bytes(spec, rows) for rows in {rows for rows, _ in sizes}}
+        passed = sum(1 + size > room[rows] for rows, size in sizes)
         return replace(codec, fitted_overflow=passed * SHARE_ONE // len(sizes))
 
     def __post_init__(self) -> None:

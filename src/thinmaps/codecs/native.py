@@ -41,15 +41,18 @@ class Twin:
 
     codec: Codec
     isa: str
-    # What the kernels take beside rows, by map: for a codec with matrices dearer than a row.
+    # By map, because dearer than a row: what the kernels take beside rows, and room for so many.
     _constants: dict[MapSpec, tuple[NDArray[np.int32], UInt8Array]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _rooms: dict[tuple[MapSpec, int], int] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def encode_unit(self, rows: UInt8Array, spec: MapSpec) -> bytes:
         """Payload of one unit."""
         self.codec.check_rows(rows, spec)
-        payload = np.empty(self.codec.unit_bytes(spec, len(rows)), np.uint8)
+        payload = np.empty(self._room_of(spec, len(rows)), np.uint8)
         status, written = _core.encode_unit(
             self.codec.id,
             self.isa,
@@ -81,6 +84,11 @@ class Twin:
             self.codec.decode_unit(payload, spec, rows, column, columns)
             raise AssertionError(f"{self.codec.id}: the twin refuses what the reference accepts")
         return unit
+
+    def _room_of(self, spec: MapSpec, rows: int) -> int:
+        if (spec, rows) not in self._rooms:
+            self._rooms[spec, rows] = self.codec.unit_bytes(spec, rows)
+        return self._rooms[spec, rows]
 
     def _constants_of(self, spec: MapSpec) -> tuple[NDArray[np.int32], UInt8Array]:
         if spec not in self._constants:
