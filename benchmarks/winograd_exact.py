@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact Winograd convolutions beside direct ones with the same bytes, and beside oneDNN's int8.
 
-    python benchmarks/winograd_exact.py [--rounds N] [--peer] [--json | --markdown] [--output]
+    python benchmarks/winograd_exact.py [--rounds N] [--peer] [--networks] [--json | --markdown]
+                                        [--output [FILE]] [--assets FOLDER]
 
 Layers of ResNet-18 and wider maps, each in one step of all rows, by the instruction set that runs
 (THINMAPS_ISA; for the peer also ONEDNN_MAX_CPU_ISA). Both kernels must give the same bytes before
 they are timed. One thread; CPU time; the sides take turns, and a ratio is taken in every round.
-`predicted` is the ratio that the planner goes by.
+`predicted` is the ratio that the planner goes by. `--networks` times ResNet-18 too, as `compress`
+plans it for this instruction set with `--winograd exact` and without.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from conv_cases import Case, Convolution
 from results_file import provenance, results_file, write
-from sparse import ratio
+from sources import ASSETS, SIZES, Source
 
 from thinmaps import _core
 from thinmaps.graph.network import Network, Node
-from thinmaps.measure.timing import Spread, interleaved, spread
+from thinmaps.measure.timing import Spread, interleaved, ratio, spread
 from thinmaps.plan.build import build
-from thinmaps.plan.cost import RATES, StepCost
+from thinmaps.plan.cost import RATES, MachineRates, StepCost
 from thinmaps.run.engine import Engine
 
 LAYERS = (
@@ -91,6 +94,61 @@ def compare(case: Case, rounds: int, with_peer: bool) -> Side:
     )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A network planned both ways; the ratio is to the time without Winograd's algorithm."""
+
+    name: str
+    ms: Spread
+    direct_ms: Spread
+    ratio: Spread
+    tiled: int  # convolutions
+    arena_bytes: int
+    direct_arena_bytes: int
+    weights_bytes: int
+    direct_weights_bytes: int
+
+
+def compare_networks(assets: Path, rounds: int) -> list[Whole]:
+    """ResNet-18 at all sizes, verified and timed."""
+    source, rates = Source.open("resnet18", assets), RATES[_core.isa()]
+    return [compare_plans(source, size, rates, rounds) for size in SIZES]
+
+
+def compare_plans(source: Source, size: tuple[int, int], rates: MachineRates, rounds: int) -> Whole:
+    """One network at one size."""
+    planned = source.planned(size)
+    network = planned.model.plan.source
+    engines = [Engine(build(network, winograd=choice, rates=rates)) for choice in (None, False)]
+    outputs = [
+        [np.zeros(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
+        for engine in engines
+    ]
+    picture = planned.pictures[0]
+
+    def run(engine: Engine, made: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+        return lambda: engine.run_into([picture], made)
+
+    runs = [run(*each) for each in zip(engines, outputs, strict=True)]
+    for each in runs:
+        each()
+    for ours, theirs in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+    own, base = interleaved(runs, rounds)
+    tiled, direct = engines
+    return Whole(
+        f"ResNet-18, {size[0]}x{size[1]}",
+        spread(own.cpu),
+        spread(base.cpu),
+        ratio(own.cpu, base.cpu),
+        len(tiled.plan.winograd),
+        tiled.plan.arena_bytes,
+        direct.plan.arena_bytes,
+        tiled.weights_bytes,
+        direct.weights_bytes,
+    )
+
+
 def peer(whole: Convolution) -> Callable[[], object]:
     """oneDNN's convolution of the same bytes."""
     from onednn_peer import convolution
@@ -103,6 +161,17 @@ def predicted(network: Network) -> float:
     cost = StepCost(network, RATES[_core.isa()], (), ["conv"])
     rows = network.maps["y"].height
     return float(cost.tiled(0, rows) / cost.direct(0, rows))
+
+
+def network_row(whole: Whole) -> str:
+    """A row of the table of networks."""
+    times = whole.ratio
+    return (
+        f"| {whole.name} | {whole.ms.median:.1f} ms | {whole.direct_ms.median:.1f} ms "
+        f"| {times.median:.2f} ({times.p10:.2f} to {times.p90:.2f}) | {whole.tiled} "
+        f"| {whole.arena_bytes / 1e6:.2f} of {whole.direct_arena_bytes / 1e6:.2f} MB "
+        f"| {whole.weights_bytes / 1e6:.1f} of {whole.direct_weights_bytes / 1e6:.1f} MB |"
+    )
 
 
 def line(side: Side) -> str:
@@ -118,6 +187,11 @@ def line(side: Side) -> str:
 MARKDOWN_HEAD = """\
 | layer | tiles | direct | time | predicted | oneDNN | scratch | filters |
 |---|---|---|---|---|---|---|---|"""
+
+
+NETWORKS_HEAD = """\
+| network | with tiles | without | time | convolutions | arena | weights |
+|---|---|---|---|---|---|---|"""
 
 
 def markdown_row(side: Side) -> str:
@@ -136,6 +210,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--peer", action="store_true", help="time oneDNN too (needs torch)")
+    parser.add_argument("--networks", action="store_true", help="time ResNet-18 too")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true")
     shown.add_argument("--markdown", action="store_true")
@@ -148,11 +224,14 @@ def main() -> int:
     for case in LAYERS:
         sides.append(compare(case, options.rounds, options.peer))
         print(line(sides[-1]), file=sys.stderr, flush=True)
-    document = {**provenance(), "rounds": options.rounds, "sides": [asdict(side) for side in sides]}
+    wholes = compare_networks(options.assets, options.rounds) if options.networks else []
+    found = {"sides": [asdict(s) for s in sides], "networks": [asdict(w) for w in wholes]}
+    document = {**provenance(), "rounds": options.rounds, **found}
     if options.json:
         print(json.dumps(document, indent=2))
     elif options.markdown:
         print("\n".join([MARKDOWN_HEAD, *map(markdown_row, sides)]))
+        print("\n".join([NETWORKS_HEAD, *map(network_row, wholes)]))
     write(document, options.output)
     return 0
 

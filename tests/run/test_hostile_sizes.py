@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from codec_cases import Setting, settings
+from coded_filters import coded_conv
 from one_operator import check, check_network, filters
 from winograd_operators import random_winograd
 
@@ -59,6 +60,15 @@ def tiled(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
     for outputs, channels in ((2, 8), (4, 1), (4, 17)):
         node = random_winograd(random, outputs, x, channels, around(3))
         yield node, x, output_of(around(3), x, channels)
+
+
+def coded(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
+    if x.channels % 4:
+        return
+    for window in (around(3), around(3, 2), around(3, 1, 4)):
+        for channels, codes in ((1, 9), (17, 4)):
+            node = coded_conv(random, (x.channels, channels), window, codes=codes)
+            yield node, x, output_of(window, x, channels)
 
 
 def depthwise(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
@@ -185,7 +195,7 @@ def depths_to_space(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
 
 
 CASES: tuple[Callable[[MapSpec, np.random.Generator], Iterator[Case]], ...] = (
-    convolutions, tiled, depthwise, grouped, heads, transposed, largest, averages, means, sums,
+    convolutions, tiled, coded, depthwise, grouped, heads, transposed, largest, averages, means, sums,
     products, tables, concatenations, paddings, slices, resizes, depths_to_space,
 )  # fmt: skip
 
