@@ -195,8 +195,8 @@ def depths_to_space(x: MapSpec, random: np.random.Generator) -> Iterator[Case]:
 
 
 CASES: tuple[Callable[[MapSpec, np.random.Generator], Iterator[Case]], ...] = (
-    convolutions, tiled, coded, depthwise, grouped, heads, transposed, largest, averages, means, sums,
-    products, tables, concatenations, paddings, slices, resizes, depths_to_space,
+    convolutions, tiled, coded, depthwise, grouped, heads, transposed, largest, averages, means,
+    sums, products, tables, concatenations, paddings, slices, resizes, depths_to_space,
 )  # fmt: skip
 
 
