@@ -13,6 +13,7 @@ import numpy as np
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import CodedConv, Conv
 from thinmaps.graph.zero_blocks import zero_block_share
+from thinmaps.plan.cost import skippable
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class FilterRow:
         filter_bytes: of its filters.
         stored_bytes: in the file; fewer where the filters are made of coefficients.
         codes: of which they are made; 0 where they are stored.
-        zero_block_share: of its filters' blocks, 4 by 4 channels of a tap, that are all zero.
+        zero_block_share: of its filters' blocks, 4 by 4 channels of a tap, that are all zero; 0
+            where the engine could not skip them, as in depthwise convolutions.
     """
 
     node: str
@@ -35,8 +37,8 @@ class FilterRow:
 
 
 def filter_rows(network: Network) -> tuple[FilterRow, ...]:
-    """The convolutions whose filters are made of codes, or have zero blocks."""
-    rows = []
+    """The convolutions whose filters are made of codes, or have zero blocks to skip."""
+    able, rows = skippable(network), []
     for node in network.nodes:
         operator = node.operator
         if isinstance(operator, CodedConv):
@@ -46,7 +48,9 @@ def filter_rows(network: Network) -> tuple[FilterRow, ...]:
             weights, codes, stored = operator.weights, 0, operator.weights.nbytes
         else:
             continue
-        share = 0.0 if np.all(weights) else zero_block_share(weights, operator.groups)
+        share = 0.0
+        if node.name in able and not np.all(weights):
+            share = zero_block_share(weights, operator.groups)
         if codes or share:
             rows.append(FilterRow(node.name, weights.nbytes, stored, codes, share))
     return tuple(rows)
