@@ -15,19 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from engine_pairs import Array, in_turn
 from results_file import provenance, results_file, write
 from sources import ASSETS, Source
 
 from thinmaps.graph.filter_codes import greedy_order, kernel_codes, quantised
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.operators import CodedConv, Conv
-from thinmaps.measure.timing import Spread, interleaved, ratio, spread
+from thinmaps.measure.timing import Spread, ratio, spread
 from thinmaps.plan.build import build
 from thinmaps.run.engine import Engine
 
@@ -37,8 +37,6 @@ CASES = (
     ("resnet18", (224, 224)),
     ("resnet18", (1088, 1920)),
 )
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,7 @@ def compare(name: str, network: Network, codes: int, picture: Array, rounds: int
         how = "layer" if schedule == "layer" else "mixed"
         plans = [build(each, schedule=how) for each in both]  # type: ignore[arg-type]
         engines = [Engine(plan) for plan in plans]
-        made, expected = (
-            [np.zeros(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
-            for engine in engines
-        )
-        engines[0].run_into([picture], made)
-        engines[1].run_into([picture], expected)
-        for ours, theirs in zip(made, expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs, strict=True)
-        runs: Sequence[Callable[[], None]] = (
-            lambda e=engines[0], o=made: e.run_into([picture], o),  # type: ignore[misc]
-            lambda e=engines[1], o=expected: e.run_into([picture], o),  # type: ignore[misc]
-        )
-        own, base = interleaved(runs, rounds)
+        own, base = in_turn(engines, picture, rounds)
         yield Side(
             name,
             schedule,

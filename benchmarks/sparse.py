@@ -18,20 +18,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from conv_cases import Case, Convolution
+from engine_pairs import Array, in_turn
 from results_file import provenance, results_file, write
 from sources import ASSETS, Source, size_of
 
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.zero_blocks import largest_blocks
-from thinmaps.measure.timing import Spread, interleaved, ratio, spread
+from thinmaps.measure.timing import Spread, ratio, spread
 from thinmaps.plan.build import build
 from thinmaps.plan.plan import Plan
 from thinmaps.run.engine import Engine
@@ -48,8 +46,6 @@ LAYERS = (
     Case("3x3 s2 256-512, 120 columns", 256, 512, (24, 120), stride=2),
     Case("3x3 512, 60 columns", 512, 512, (12, 60)),
 )
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -71,17 +67,7 @@ def compare(name: str, share: float, plan: Plan, picture: Array, force: bool, ro
     """Both sides of a plan, verified and timed."""
     dense = Engine(plan, skip_zero_blocks=False)
     skips = Engine(plan, skip_zero_blocks=force or None)
-    expected = [np.zeros(spec.shape, spec.dtype) for spec in dense.output_specs.values()]
-    made = [np.zeros_like(each) for each in expected]
-    dense.run_into([picture], expected)
-    skips.run_into([picture], made)
-    for ours, theirs in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs, strict=True)
-    runs: Sequence[Callable[[], None]] = (
-        lambda: skips.run_into([picture], made),
-        lambda: dense.run_into([picture], expected),
-    )
-    own, base = interleaved(runs, rounds)
+    own, base = in_turn([skips, dense], picture, rounds)
     return Side(
         name,
         share,

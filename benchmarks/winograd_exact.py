@@ -19,10 +19,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from conv_cases import Case, Convolution
+from engine_pairs import in_turn, verified_runs
 from results_file import provenance, results_file, write
 from sources import ASSETS, SIZES, Source
 
@@ -70,14 +69,7 @@ def compare(case: Case, rounds: int, with_peer: bool) -> Side:
     )
     plan = build(network, schedule="layer", winograd=True)
     tiled, direct = (Engine(plan, winograd=choice) for choice in (True, False))
-    made, expected = np.zeros(whole.y.shape, np.uint8), np.zeros(whole.y.shape, np.uint8)
-    runs: list[Callable[[], object]] = [
-        lambda: tiled.run_into([whole.pixels], [made]),
-        lambda: direct.run_into([whole.pixels], [expected]),
-    ]
-    for run in runs:
-        run()
-    np.testing.assert_array_equal(made, expected, strict=True)
+    runs = verified_runs([tiled, direct], whole.pixels)
     if with_peer:
         runs.append(peer(whole))
     own, base, *others = interleaved(runs, rounds)
@@ -120,21 +112,7 @@ def compare_plans(source: Source, size: tuple[int, int], rates: MachineRates, ro
     planned = source.planned(size)
     network = planned.model.plan.source
     engines = [Engine(build(network, winograd=choice, rates=rates)) for choice in (None, False)]
-    outputs = [
-        [np.zeros(spec.shape, spec.dtype) for spec in engine.output_specs.values()]
-        for engine in engines
-    ]
-    picture = planned.pictures[0]
-
-    def run(engine: Engine, made: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
-        return lambda: engine.run_into([picture], made)
-
-    runs = [run(*each) for each in zip(engines, outputs, strict=True)]
-    for each in runs:
-        each()
-    for ours, theirs in zip(*outputs, strict=True):
-        np.testing.assert_array_equal(ours, theirs, strict=True)
-    own, base = interleaved(runs, rounds)
+    own, base = in_turn(engines, planned.pictures[0], rounds)
     tiled, direct = engines
     return Whole(
         f"ResNet-18, {size[0]}x{size[1]}",
