@@ -11,7 +11,8 @@ from plan.zoo import Shapes, square
 
 from thinmaps.graph.network import Network
 from thinmaps.plan.build import build
-from thinmaps.plan.cost import RATES, StepCost, transformable, winograd_rows, worth_winograd
+from thinmaps.plan.cost import RATES, StepCost
+from thinmaps.plan.kernel_choice import transformable, winograd_rows, worth_winograd
 from thinmaps.plan.verify import verify
 
 EFFORT = 8_000

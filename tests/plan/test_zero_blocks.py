@@ -14,7 +14,8 @@ from thinmaps.graph import operators as op
 from thinmaps.graph.network import Network, Node
 from thinmaps.graph.zero_blocks import largest_blocks, used_blocks, zero_block_share
 from thinmaps.plan.build import build
-from thinmaps.plan.cost import RATES, StepCost, worth_skipping
+from thinmaps.plan.cost import RATES, StepCost
+from thinmaps.plan.kernel_choice import worth_skipping
 from thinmaps.plan.verify import verify
 from thinmaps.run.engine import Engine
 from thinmaps.types import MapSpec

@@ -13,7 +13,7 @@ import numpy as np
 from thinmaps.graph.network import Network
 from thinmaps.graph.operators import CodedConv, Conv
 from thinmaps.graph.zero_blocks import zero_block_share
-from thinmaps.plan.cost import skippable
+from thinmaps.plan.kernel_choice import skippable
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,14 @@ from thinmaps.codecs.base import Codec
 from thinmaps.errors import BadArgument, PlanImpossible
 from thinmaps.graph.network import Network
 from thinmaps.plan.aliases import root_of
-from thinmaps.plan.cost import (
-    DEFAULT_RATES,
-    MachineRates,
-    StepCost,
+from thinmaps.plan.cost import DEFAULT_RATES, MachineRates, StepCost
+from thinmaps.plan.flow import Flow, flow_of
+from thinmaps.plan.kernel_choice import (
     skippable,
     transformable,
     worth_skipping,
     worth_winograd,
 )
-from thinmaps.plan.flow import Flow, flow_of
 from thinmaps.plan.lower import lower
 from thinmaps.plan.pack import live_bytes
 from thinmaps.plan.plan import Buffer, Place, Plan, Steps
@@ -126,7 +124,8 @@ class _Scratch:
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Those that get scratch if there is room, and those that get it in any case."""
         if self.asked:
-            return self.able(network), self.able(network)
+            able = self.able(network)
+            return able, able
         chooses = self.asked is None and self.may_choose
         return self.worth(network, rates) if chooses else (), ()
 

@@ -26,8 +26,9 @@ from thinmaps.errors import PlanImpossible
 from thinmaps.graph import operators as op
 from thinmaps.graph.network import Node
 from thinmaps.pages import fetched
-from thinmaps.plan.cost import RATES, StepCost, winograd_rows, worth_skipping
+from thinmaps.plan.cost import RATES, StepCost
 from thinmaps.plan.flow import LENGTH_PREFIX_BYTES
+from thinmaps.plan.kernel_choice import winograd_rows, worth_skipping
 from thinmaps.plan.plan import Plan
 from thinmaps.types import MapSpec
 
