@@ -53,13 +53,15 @@ outputs = [np.empty(spec.shape, spec.dtype) for spec in engine.output_specs.valu
 def faults():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_minflt + used.ru_majflt
-for _ in range(8):
+for _ in range(20):
     before = faults()
     engine.run_into(inputs, outputs)
     print(faults() - before)
 """)
     assert int(first) > 100, "the count counts"
-    assert warm[3:] == ["0"] * 4
+    # A run that took memory would fault every time. A sanitizer, which keeps freed memory back,
+    # gives the interpreter around the engine a fresh page now and then.
+    assert warm[3:].count("0") >= 12, warm
 
 
 def test_a_prefaulted_arena_is_resident_before_the_first_run() -> None:
