@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from transform_cases import drawn_transform
 
+from thinmaps.codecs import klt, transform_fit
 from thinmaps.codecs.klt import Klt
 from thinmaps.codecs.mixed_width import MixedWidth
 from thinmaps.codecs.native import implementations
@@ -54,6 +55,21 @@ def test_a_code_that_no_block_has_and_a_spare_bit_are_named():
     for each in implementations(Klt(1, narrow)).values():
         with pytest.raises(CorruptPayload, match="klt found a spare bit set behind a block"):
             each.decode_unit(bytes([1 << 7]), spec, 1)
+
+
+def test_all_rates_share_the_components_of_a_map(monkeypatch):
+    found = []
+
+    def counted(*arguments, **options):
+        found.append(arguments)
+        return transform_fit.bases_of(*arguments, **options)
+
+    monkeypatch.setattr(klt, "bases_of", counted)
+    samples = np.random.default_rng(3).integers(0, 256, (2, 4, 4, 8), np.uint8)
+    fit = Klt.fitter(MapSpec(4, 4, 8), samples)
+    rates = [fit(rate=rate, unit_rows=4).block_bits for rate in (16, 32, 48)]
+    assert rates == [32, 64, 96]
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("zero_point", [0, 128, 255])

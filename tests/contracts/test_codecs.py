@@ -370,6 +370,16 @@ def test_fitting_twice_gives_the_same_codec(setting):
     assert_same_codec(one, two)
 
 
+@pytest.mark.parametrize("codec_id", [name for name in codecs.ids() if codecs.get(name).menu])
+def test_settings_fitted_together_are_those_fitted_alone(codec_id):
+    samples = np.stack([maps(SMALL)["sparse"], maps(SMALL)["dense"]])
+    kind, costs = codecs.get(codec_id), np.array([1.0, 4.0, 0.5])
+    together = kind.fitter(SMALL, samples, costs)
+    for options in kind.menu:
+        alone = kind.fitter(SMALL, samples, costs)(**options)
+        assert_same_codec(together(**options), alone)
+
+
 @EACH_SETTING
 def test_standard_operators_in_float32_equal_the_reference(setting):
     if codecs.get(setting.codec_id).has_cap:

@@ -20,10 +20,9 @@ Cost: every choice encodes and, if lossy, decodes the samples once with its nati
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,22 +100,19 @@ def choices_of(
     fitting, measuring = (seen.samples[:half], seen.samples[half:]) if half else 2 * (seen.samples,)
     spec = seen.spec
     found = [Choice(None, "raw", spec.raw_bytes, spec.raw_bytes, 0.0)]
+    fitters = {kind: kind.fitter(spec, fitting, seen.felt.element) for kind, _ in settings}
     for kind, options in settings:
-        codec = _fitted(kind, {**options, "unit_rows": unit_rows}, seen, fitting)
+        codec = _fitted(partial(fitters[kind], **options, unit_rows=unit_rows), spec)
         if codec is not None:
             found.append(_measured(codec, _request(kind.id, options), seen, measuring))
     return tuple(found)
 
 
-def _fitted(
-    kind: type[Codec], options: Mapping[str, int], seen: Observed, fitting: UInt8Array
-) -> Codec | None:
-    """The codec fitted on samples, by what the output feels where it can; None if it cannot."""
-    weighs = "weights" in inspect.signature(kind.fit).parameters
-    weights: dict[str, Any] = {"weights": seen.felt.element} if weighs else {}
+def _fitted(fit: Callable[[], Codec], spec: MapSpec) -> Codec | None:
+    """The codec; None if it cannot hold the map, or has no native twin."""
     try:
-        codec = kind.fit(seen.spec, fitting, **weights, **options)
-        codec.check_spec(seen.spec)
+        codec = fit()
+        codec.check_spec(spec)
     except (BadArgument, BadShape):
         return None
     return codec if twins(codec) else None

@@ -23,8 +23,10 @@ file says; this one only refuses what does not fit.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -156,6 +158,20 @@ class Codec(ABC):
         Raises:
             BadArgument: an option that this codec does not have, or a value outside its range.
         """
+
+    @classmethod
+    def fitter(
+        cls, spec: MapSpec, samples: UInt8Array, weights: Any = None
+    ) -> Callable[..., Codec]:
+        """`fit` for one map, to be called with the options of each codec that is wanted.
+
+        A codec whose fit finds something that holds for all options finds it once, in the first
+        call. `weights`, what a squared error costs, go to the codecs that take them. Nothing is
+        refused before the calls.
+        """
+        if "weights" in inspect.signature(cls.fit).parameters:
+            return partial(cls.fit, spec, samples, weights=weights)
+        return partial(cls.fit, spec, samples)
 
     def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
         """`decode(encode(x))` as ONNX operators on bytes in float32, for the export.

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from thinmaps.codecs.base import UInt8Array, named_preset
 from thinmaps.codecs.packed_blocks import PackedBlocks
 from thinmaps.codecs.transform import QUARTERS, BlockTransform, Int32Array, Transform
-from thinmaps.codecs.transform_fit import Weights
+from thinmaps.codecs.transform_fit import Weights, bases_of
 from thinmaps.errors import BadArgument
 from thinmaps.types import MapSpec
 
@@ -127,7 +128,8 @@ class BlockCode(PackedBlocks):
         if preset:
             found = named_preset(PRESETS, preset, cls.id)
             options = {**options, "rate": found.rate, "group": found.group}
-        unit_rows, transform = cls.fitted(spec, samples, weights, {"unit_rows": 2, **options})
+        bases = partial(bases_of, spec, samples, weights=weights)
+        unit_rows, transform = cls.fitted(spec, bases, {"unit_rows": 2, **options})
         return cls(unit_rows, FreeTransform.starting_from(transform))
 
     @property

@@ -17,14 +17,15 @@ The native twin is klt.cc.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from thinmaps.codecs.base import UInt8Array
 from thinmaps.codecs.packed_blocks import PackedBlocks
 from thinmaps.codecs.transform import BlockTransform, Transform
-from thinmaps.codecs.transform_fit import Weights
+from thinmaps.codecs.transform_fit import Weights, bases_of
 from thinmaps.types import MapSpec
 
 
@@ -56,8 +57,19 @@ class Klt(PackedBlocks):
         costs: per channel (channels,), or a matrix per group over the elements of a block; without
         them all cost the same.
         """
-        unit_rows, transform = cls.fitted(spec, samples, weights, options)
-        return cls(unit_rows, transform)
+        return cls.fitter(spec, samples, weights)(**options)
+
+    @classmethod
+    def fitter(
+        cls, spec: MapSpec, samples: UInt8Array, weights: Weights | None = None
+    ) -> Callable[..., Klt]:
+        """As `fit`; all rates of one shape of blocks share its components, which take the time."""
+        bases = cache(partial(bases_of, spec, samples, weights=weights))
+
+        def fit(**options: Any) -> Klt:
+            return cls(*cls.fitted(spec, bases, options))
+
+        return fit
 
     @property
     def blocks(self) -> BlockTransform:

@@ -23,8 +23,9 @@ The native twin is mixed_width.cc.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -94,21 +95,29 @@ class MixedWidth(Codec):
         channels). `weights` (channels,) say how much the output feels a squared error in each
         channel; without them all channels count the same.
         """
-        settings = cls.checked_options(options, bits=4, unit_rows=1)
-        mean_bits = settings.pop("bits")
-        if type(mean_bits) is not int or not 1 <= mean_bits <= WIDEST:
-            raise BadArgument(f"{cls.id} needs bits to be an integer in 1..8, got {mean_bits!r}")
-        cls(**settings)
-        tables = Tables.fit(spec, samples)
-        felt = np.ones(spec.channels) if weights is None else weights.astype(np.float64)
-        if felt.shape != (spec.channels,) or not np.isfinite(felt).all() or felt.min() < 0:
-            raise BadArgument(
-                f"{cls.id} needs weights ({spec.channels},), finite and not negative, "
-                f"got {felt.shape}"
-            )
+        return cls.fitter(spec, samples, weights)(**options)
+
+    @classmethod
+    def fitter(
+        cls, spec: MapSpec, samples: UInt8Array, weights: NDArray[np.floating] | None = None
+    ) -> Callable[..., MixedWidth]:
+        """As `fit`; the steps of every width, which take the time, serve all mean widths."""
+        tables = cache(partial(Tables.fit, spec, samples))
         one_each = np.ones(spec.channels, np.int64)
-        losses = tables.errors * felt[:, None]
-        return tables.codec(allocate(losses, one_each, mean_bits * spec.channels), **settings)
+
+        def fit(**options: Any) -> MixedWidth:
+            settings = cls.checked_options(options, bits=4, unit_rows=1)
+            mean_bits = settings.pop("bits")
+            if type(mean_bits) is not int or not 1 <= mean_bits <= WIDEST:
+                raise BadArgument(
+                    f"{cls.id} needs bits to be an integer in 1..8, got {mean_bits!r}"
+                )
+            cls(**settings)
+            losses = tables().errors * _checked_weights(spec, weights)
+            width = allocate(losses, one_each, mean_bits * spec.channels)
+            return tables().codec(width, **settings)
+
+        return fit
 
     @property
     def lossless(self) -> bool:
@@ -198,6 +207,17 @@ class MixedWidth(Codec):
     def _used_bits(self) -> NDArray[np.bool_]:
         """(channels, 8): the bits of a code that are stored."""
         return np.arange(WIDEST) < self.width[:, None]
+
+
+def _checked_weights(spec: MapSpec, weights: NDArray[np.floating] | None) -> NDArray[np.float64]:
+    """What a squared error costs in each channel, (channels, 1)."""
+    felt = np.ones(spec.channels) if weights is None else weights.astype(np.float64)
+    if felt.shape != (spec.channels,) or not np.isfinite(felt).all() or felt.min() < 0:
+        raise BadArgument(
+            f"{MixedWidth.id} needs weights ({spec.channels},), finite and not negative, "
+            f"got {felt.shape}"
+        )
+    return felt[:, None]
 
 
 @dataclass(frozen=True, eq=False)

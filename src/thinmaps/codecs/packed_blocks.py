@@ -17,7 +17,7 @@ The native twin is packed_blocks.h.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from thinmaps import bits
 from thinmaps.codecs.base import Codec, StandardOperator, UInt8Array
 from thinmaps.codecs.transform import WIDEST, BlockTransform, Transform
-from thinmaps.codecs.transform_fit import BlockShape, Weights, fit_klt
+from thinmaps.codecs.transform_fit import Basis, BlockShape, transform_of
 from thinmaps.errors import BadArgument, CorruptPayload
 from thinmaps.types import MapSpec
 
@@ -48,11 +48,15 @@ class PackedBlocks(Codec, abstract=True):
 
     @classmethod
     def fitted(
-        cls, spec: MapSpec, samples: UInt8Array, weights: Weights | None, options: Mapping[str, Any]
+        cls,
+        spec: MapSpec,
+        bases: Callable[[BlockShape], Sequence[Basis]],
+        options: Mapping[str, Any],
     ) -> tuple[int, Transform]:
         """`unit_rows`, and the transform that loses least of what the output feels.
 
-        The options are those of `fit`: `rate`, `block`, `group`, `unit_rows`.
+        `bases` finds those of a shape of blocks; the options are those of `fit`: `rate`, `block`,
+        `group`, `unit_rows`.
         """
         chosen = cls.checked_options(options, rate=4 * RATE_ONE, block=2, group=16, unit_rows=1)
         for name, most in (("rate", WIDEST * RATE_ONE), ("block", 2), ("group", 32)):
@@ -67,7 +71,7 @@ class PackedBlocks(Codec, abstract=True):
         elements = shape.rows * shape.columns * spec.channels
         # Whole bytes, because a block takes them anyway.
         budget = 8 * max(1, round(elements * chosen["rate"] / (8 * RATE_ONE)))
-        return unit_rows, fit_klt(spec, samples, shape, weights, budget)
+        return unit_rows, transform_of(shape, bases(shape), budget)
 
     @property
     def lossless(self) -> bool:

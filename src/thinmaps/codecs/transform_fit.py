@@ -73,10 +73,10 @@ class Basis:
     zero_code: UInt8Array
 
 
-def fit_klt(
-    spec: MapSpec, samples: UInt8Array, shape: BlockShape, weights: Weights | None, bits: int
-) -> Transform:
-    """The transform of `bits` bits per block of all channels, by what the output feels.
+def bases_of(
+    spec: MapSpec, samples: UInt8Array, shape: BlockShape, weights: Weights | None
+) -> list[Basis]:
+    """The directions of each group of channels, by what the output feels.
 
     Args:
         spec: the map, of which channels and zero point count.
@@ -84,19 +84,10 @@ def fit_klt(
         shape: rows, columns and channels of a block.
         weights: what a squared error costs: per channel, or a matrix per group (`moments` of
             `calibrate/sensitivity.py`); None for all the same.
-        bits: of all components together, 1 or more.
 
     Raises:
         BadArgument, BadShape: samples or weights that do not fit the map.
     """
-    bases = bases_of(spec, samples, shape, weights)
-    return transform_of(shape, bases, bits)
-
-
-def bases_of(
-    spec: MapSpec, samples: UInt8Array, shape: BlockShape, weights: Weights | None
-) -> list[Basis]:
-    """The directions of each group of channels; arguments are those of `fit_klt`."""
     check_samples(spec, samples)
     felt = _metrics(spec.channels, shape, weights)
     blocks = blocks_of(samples, shape).astype(np.float64) - spec.zero_point
@@ -111,7 +102,7 @@ def bases_of(
 
 
 def transform_of(shape: BlockShape, bases: Sequence[Basis], bits: int) -> Transform:
-    """The integers of all groups, of `bits` bits per block, where they save most."""
+    """The integers of all groups, of `bits` bits (1 or more) per block, where they save most."""
     losses = np.concatenate([basis.losses for basis in bases])
     width = allocate(losses, np.ones(len(losses), np.int64), bits)
     last = np.cumsum([len(basis.losses) for basis in bases])[:-1]
