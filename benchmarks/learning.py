@@ -2,9 +2,10 @@
 """Codecs that learn in a network: the ratio, and what is left of the answers.
 
     python benchmarks/learning.py RECIPE [--network N] [--bits B] [--rate-weight W] [--steps N]
-                                  [--batch N] [--network-rate R] [--codec-rate R] [--seed N]
-                                  [--checkpoint FILE] [--begin FILE] [--cost] [--held-out]
-                                  [--assets FOLDER] [--output [FILE]]
+                                  [--batch N] [--network-rate R] [--codec-rate R]
+                                  [--logit-weight W] [--seed N] [--checkpoint FILE]
+                                  [--begin FILE] [--cost] [--held-out] [--assets FOLDER]
+                                  [--output [FILE]]
 
 `rans` begins with the steps that rate control finds for B bits per element and learns them with the
 network, what its symbols cost in the loss; `narrow` and `mixed_width` learn the steps of B bits;
@@ -78,6 +79,7 @@ class Training:
     rate_weight: float
     network_rate: float
     codec_rate: float
+    logit_weight: float
     steps: int
     batch: int
     seed: int = 0
@@ -89,12 +91,14 @@ class Training:
         """The course's, where the command does not say otherwise."""
         own = course.options
         network_rate, codec_rate = options.network_rate, options.codec_rate
+        logit_weight = options.logit_weight
         return cls(
             options.recipe,
             options.bits,
             options.rate_weight,
             own.network_rate if network_rate is None else network_rate,
             own.codec_rate if codec_rate is None else codec_rate,
+            course.losses.logit_weight if logit_weight is None else logit_weight,
             course.steps if options.steps is None else options.steps,
             options.batch or course.batch,
             options.seed,
@@ -134,6 +138,7 @@ class Result:
     rate_weight: float
     network_rate: float
     codec_rate: float
+    logit_weight: float
     steps: int
     batch: int
     seed: int
@@ -307,7 +312,8 @@ def distilled(bench: Bench, recipe: Recipe, training: Training) -> tl.Student:
     )
     loader = bench.loader(training.batch, training.seed)
     if training.steps:
-        losses, steps = course.losses, training.steps
+        steps = training.steps
+        losses = replace(course.losses, logit_weight=training.logit_weight)
         tl.distill(student, bench.teacher, loader, steps=steps, losses=losses, options=options)
     if course.refits:
         tl.refit(student, loader)
@@ -356,6 +362,7 @@ def measured(
         rate_weight=training.rate_weight,
         network_rate=training.network_rate,
         codec_rate=training.codec_rate,
+        logit_weight=training.logit_weight,
         steps=training.steps,
         batch=training.batch,
         seed=training.seed,
@@ -403,6 +410,7 @@ def main() -> int:
     arguments.add_argument("--batch", type=int, help="pictures, instead of the recipe's own")
     arguments.add_argument("--network-rate", type=float, help="instead of the recipe's own")
     arguments.add_argument("--codec-rate", type=float, help="instead of the recipe's own")
+    arguments.add_argument("--logit-weight", type=float, help="instead of the recipe's own")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--cost", action="store_true", help="the time of codecs, untrained")
     arguments.add_argument("--held-out", action="store_true", help="judge on held-out pictures")
