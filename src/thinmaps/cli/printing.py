@@ -50,7 +50,7 @@ def say(sentence: str) -> None:
 def show_report(model: Model, as_json: bool) -> None:
     """Where the bytes go, and what compressing cost."""
     found = report(model.plan, count(model.plan))
-    filters = filter_rows(model.plan.source)
+    filters = filter_rows(model.plan)
     if as_json:
         front = [dataclasses.asdict(trade) for trade in model.front]
         rows = [dataclasses.asdict(row) for row in filters]

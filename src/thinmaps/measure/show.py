@@ -52,16 +52,16 @@ def front_table(front: Sequence[Trade]) -> RenderableType:
 
 
 def filters_table(rows: Sequence[FilterRow]) -> RenderableType:
-    """Layers whose filters are made of codes or have zero blocks."""
+    """Layers whose filters are made of codes, have zero blocks, or work in tiles."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("layer", overflow="ellipsis", no_wrap=True)
-    for name in ("filters", "stored", "codes", "zero blocks"):
+    for name in ("filters", "stored", "codes", "zero blocks", "tiles"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         codes = str(row.codes or "")
         stored = (f"{row.filter_bytes:,}", f"{row.stored_bytes:,}", codes)
-        table.add_row(Text(row.node), *stored, f"{row.zero_block_share:.1%}")
-    return Group(Text("filters made of codes, or with zero blocks", "dim"), table)
+        table.add_row(Text(row.node), *stored, f"{row.zero_block_share:.1%}", row.tiles)
+    return Group(Text("filters made of codes, with zero blocks, or in tiles", "dim"), table)
 
 
 def figures_table(figures: Sequence[tuple[str, str]]) -> RenderableType:
