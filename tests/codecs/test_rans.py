@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from thinmaps import _core
 from thinmaps.codecs.native import implementations, twins
-from thinmaps.codecs.rans import Rans
+from thinmaps.codecs.rans import (
+    LEAST_STATES,
+    STATE_SHARE,
+    Rans,
+    state_count,
+)
 from thinmaps.codecs.rans_fit import choose_tokens
 from thinmaps.codecs.rans_models import MOST_TOKENS, TOTAL, Models, frequency_units
 from thinmaps.errors import BadArgument, BadShape, CorruptPayload
@@ -68,6 +73,41 @@ def test_every_implementation_agrees_where_states_are_many(shape, zero_point, op
     for name, each in implementations(codec).items():
         assert each.encode_unit(values[1], spec) == payload, name
         np.testing.assert_array_equal(each.decode_unit(payload, spec, spec.height), expected, name)
+
+
+@pytest.mark.parametrize("state_elements", [1, 300, 700, 2048, 5000, 1 << 16])
+def test_any_number_of_states_holds_the_same_symbols(state_elements):
+    spec = MapSpec(16, 33, 40)
+    values = activations(spec, 4, maps=2)
+    codec = replace(Rans.fit(spec, values[:1], unit_rows=16), state_elements=state_elements)
+    payload = codec.encode_unit(values[1], spec)
+    assert len(payload) < codec.unit_bytes(spec, 16)
+    np.testing.assert_array_equal(codec.decode_unit(payload, spec, 16), values[1])
+    for name, each in implementations(codec).items():
+        assert each.encode_unit(values[1], spec) == payload, name
+        np.testing.assert_array_equal(each.decode_unit(payload, spec, 16), values[1], name)
+
+
+def test_states_take_a_fortieth_of_a_small_unit_at_most():
+    spec = MapSpec(32, 32, 16)
+    values = activations(spec, 6, maps=2)
+    sizes = {}
+    for step in (0, 40, 160, 640):
+        codec = Rans.fit(spec, values[:1], step=step, unit_rows=32)
+        states = state_count(spec.raw_bytes, codec.elements_per_state)
+        sizes[states] = len(codec.encode_unit(values[1], spec))
+        assert states == LEAST_STATES or 3 * states <= sizes[states] / STATE_SHARE * 1.1
+        whole = replace(codec, state_elements=None)
+        assert len(whole.encode_unit(values[1], spec)) >= sizes[states]
+    assert len(sizes) == 4, "the fewer bits, the fewer states"
+
+
+@pytest.mark.parametrize("chosen", [0, -1, (1 << 16) + 1, 2.5, True])
+def test_elements_per_state_that_no_unit_can_have_are_refused(chosen):
+    with pytest.raises(
+        BadArgument, match=r"rans needs state_elements to be an integer in 1\.\.65536"
+    ):
+        Rans(state_elements=chosen)
 
 
 @pytest.mark.parametrize("channels", [1, 20, 64, 90])
@@ -171,14 +211,12 @@ def test_models_that_cannot_be_are_refused():
         ({"threshold": np.zeros((2, 7), np.uint8)}, r"threshold must be uint8 \(1, 7\)"),
     ):
         with pytest.raises(BadArgument, match=message):
-            dataclasses.replace(good, **change)
+            replace(good, **change)
     wide = np.array([8], np.uint8)
     Models(wide, np.full((1, 1), 4096, np.int32))
     with pytest.raises(BadArgument, match="multiples"):
         Models(np.uint8([7, 0]), np.int32([[4092, 4]]))
-    two = dataclasses.replace(
-        good, threshold=np.zeros((2, 7), np.uint8), model=np.zeros((2, 8), np.uint8)
-    )
+    two = replace(good, threshold=np.zeros((2, 7), np.uint8), model=np.zeros((2, 8), np.uint8))
     with pytest.raises(BadShape, match="models for 2 channels, the map has 3"):
         Rans(models=two).encode_unit(np.zeros((1, 4, 3), np.uint8), MapSpec(1, 4, 3))
 

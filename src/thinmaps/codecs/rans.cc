@@ -154,7 +154,7 @@ size_t EncodeCoded(const CodecSpec& spec, const Tables& tables, const ConstRows&
                    std::span<uint8_t> payload) {
   const Order order(spec);
   Encoder encoder;
-  encoder.count = StateCount(Elements(spec, rows.count));
+  encoder.count = StateCount(Elements(spec, rows.count), tables.state_elements);
   const size_t state_bytes = encoder.count * kStateBytes;
   if (payload.size() <= state_bytes) return payload.size();
   encoder.begin = payload.data() + state_bytes;
@@ -255,7 +255,8 @@ Status Decode(const CodecSpec& spec, std::span<const uint8_t> payload, int32_t c
   const size_t plain = PlainBytes(elements, tables.plain_bits);
   if (payload.size() == plain) return DecodePlain(spec, tables, payload, rows);
   Decoder decoder;
-  if (payload.size() > plain || !Begin(payload, elements, &decoder)) {
+  if (payload.size() > plain ||
+      !Begin(payload, StateCount(elements, tables.state_elements), &decoder)) {
     return Status::kCorruptPayload;
   }
   const Order order(spec);

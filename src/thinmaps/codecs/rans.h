@@ -13,7 +13,6 @@ namespace thinmaps::rans {
 
 constexpr size_t kLanes = 64;
 constexpr size_t kMostStrips = 8;
-constexpr size_t kElementsPerState = 256;
 constexpr size_t kLeastStates = 4;
 constexpr uint32_t kLeastState = 1 << 16;
 constexpr size_t kStateBytes = 4;
@@ -22,8 +21,8 @@ constexpr size_t kTokens = 16;
 constexpr size_t kEntries = 16 * kTokens;  // of a table by model and bucket, or model and token
 constexpr size_t kLevels = 8;
 
-inline size_t StateCount(size_t elements) {
-  return std::min(kLanes, std::bit_floor(std::max(kLeastStates, elements / kElementsPerState)));
+inline size_t StateCount(size_t elements, size_t state_elements) {
+  return std::min(kLanes, std::bit_floor(std::max(kLeastStates, elements / state_elements)));
 }
 
 // The lane of a turn: its two pairs of upper bits are swapped.
@@ -45,6 +44,7 @@ struct Tables {
   const uint8_t* model[kLevels];
   size_t plain_bits;
   size_t models;
+  size_t state_elements;
   Steps steps;
 };
 
@@ -52,11 +52,12 @@ struct Tables {
 inline bool ReadTables(const CodecSpec& spec, Tables* tables) {
   const size_t length = static_cast<size_t>(spec.channels) + kStepsLookahead;
   const size_t own = 6 * kEntries + 2 * kTokens + (2 * kLevels - 1) * length;
-  if (spec.integers.size() != 3 || spec.tables.size() < own) return false;
+  if (spec.integers.size() != 4 || spec.tables.size() < own) return false;
   const int32_t bits = spec.integers[0];
-  if (bits < 0 || bits > 8) return false;
+  if (bits < 0 || bits > 8 || spec.integers[3] < 1) return false;
   tables->plain_bits = static_cast<size_t>(bits);
   tables->models = static_cast<size_t>(spec.integers[1]);
+  tables->state_elements = static_cast<size_t>(spec.integers[3]);
   const uint8_t* next = spec.tables.data();
   const auto take = [&next](size_t bytes) {
     const uint8_t* table = next;
@@ -241,9 +242,9 @@ inline size_t Elements(const CodecSpec& spec, int32_t rows) {
 
 inline size_t PlainBytes(size_t elements, size_t bits) { return (elements * bits + 7) / 8; }
 
-// Checks a payload's length and states, and sets a decoder in front of its first word.
-inline bool Begin(std::span<const uint8_t> payload, size_t elements, Decoder* decoder) {
-  decoder->count = StateCount(elements);
+// Checks a payload's length and its `count` states, and sets a decoder in front of its first word.
+inline bool Begin(std::span<const uint8_t> payload, size_t count, Decoder* decoder) {
+  decoder->count = count;
   const size_t state_bytes = decoder->count * kStateBytes;
   if (payload.size() < state_bytes || (payload.size() - state_bytes) % kWordBytes != 0) {
     return false;

@@ -8,8 +8,9 @@ Source
     bits and token in one step of a state, and symbols that count from the zero point (steps.py).
     Lossless without steps.
 
-States. A unit of n elements has the largest power of two up to n / 256 as its number of states, but
-4 to 64; the turn t of a step (rans_order.py) is coded by state t % states. A state x is a number in
+States. A unit of n elements has the largest power of two up to n / `state_elements` as its number
+of states, but 4 to 64: more of them decode faster, in registers from 16 on, fewer take fewer bytes.
+The turn t of a step (rans_order.py) is coded by state t % states. A state x is a number in
 2**16..2**32 - 1. To take a symbol from it, with the model that the element's prediction chooses:
     slot = x % 4096, which names a token of frequency f, and its rank (rans_models.py)
     x    = f * floor(x / 4096) + rank
@@ -25,7 +26,8 @@ unless that is as long as the plain form, or longer: the symbols at the bits of 
 as `bits.py` says, spare bits 0. The length tells which form it is.
 
 Size: some 3 bytes per state more than what the models give (2 to begin with, 1 of what is not full
-in the end, in the mean); the worst case is the plain form, never larger than raw. Cost: per
+in the end, in the mean), which `fit` keeps within a fortieth of a whole unit's bytes where 4 states
+do; the worst case is the plain form, never larger than raw. Cost: per
 element some ten operations on bytes and six on 32 bits each way, a multiplication and, encoding, a
 division among them. The tables are 1.6 KiB and 15 bytes per channel, and belong to the plan.
 
@@ -52,22 +54,39 @@ from thinmaps.types import MapSpec
 
 Int64Array = NDArray[np.int64]
 
-ELEMENTS_PER_STATE = 256
 LEAST_STATES = 4
+LEAST_STATE_ELEMENTS = 256  # that `fit` gives a state: with fewer, states decode no faster
+MOST_STATE_ELEMENTS = 1 << 16
+STATE_COST_BYTES = 3  # in the mean, as the page's head says
+STATE_SHARE = 40  # at least so many times the bytes of all states has a unit, where `fit` can
 WORD_BITS = 16
 LEAST_STATE = 1 << WORD_BITS
 STATE_BYTES = 4
 WORD_BYTES = 2
 
 
-def state_count(elements: int) -> int:
+def state_count(elements: int, state_elements: int = LEAST_STATE_ELEMENTS) -> int:
     """States of a unit.
 
     >>> [state_count(elements) for elements in (1, 2047, 2048, 8191, 1 << 20)]
     [4, 4, 8, 16, 64]
     """
-    share = max(LEAST_STATES, elements // ELEMENTS_PER_STATE)
+    share = max(LEAST_STATES, elements // state_elements)
     return min(LANES, 1 << share.bit_length() - 1)
+
+
+def state_elements_of(elements: int, mean_bits: float) -> int:
+    """Elements per state, for units of so many elements that take `mean_bits` each.
+
+    >>> [state_elements_of(16384, mean_bits) for mean_bits in (4.0, 1.1)]
+    [256, 1024]
+    """
+    found, room = LEAST_STATE_ELEMENTS, elements * mean_bits / 8 / STATE_SHARE
+    while state_count(elements, found) > LEAST_STATES and found < MOST_STATE_ELEMENTS:
+        if STATE_COST_BYTES * state_count(elements, found) <= room:
+            break
+        found *= 2
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +103,8 @@ class Rans(Codec):
 
     steps: Steps | None = None
     models: Models = field(default_factory=Models)
+    # None is LEAST_STATE_ELEMENTS.
+    state_elements: int | None = field(default=None, metadata={"optional": True})
 
     @classmethod
     def fit(
@@ -108,6 +129,12 @@ class Rans(Codec):
         super().__post_init__()
         if self.steps is not None and self.steps.symbol_bits != 8:
             raise BadArgument(f"{self.id} needs symbols of 8 bits, got {self.steps.symbol_bits}")
+        chosen = self.elements_per_state
+        if type(chosen) is not int or not 1 <= chosen <= MOST_STATE_ELEMENTS:
+            raise BadArgument(
+                f"{self.id} needs state_elements to be an integer in 1..{MOST_STATE_ELEMENTS}, "
+                f"got {chosen!r}"
+            )
 
     def refitted(
         self,
@@ -120,12 +147,21 @@ class Rans(Codec):
         """The same with other steps, and with models that give `samples` the fewest bytes."""
         changed = replace(self, steps=steps)
         seen = rans_fit.seen(samples, spec, changed.quantiser, self.unit_rows)
-        return replace(changed, models=rans_fit.fit_models(seen, contexts, models))
+        found = rans_fit.fit_models(seen, contexts, models)
+        elements = min(self.unit_rows, spec.height) * spec.row_bytes
+        states = state_elements_of(elements, rans_fit.mean_bits(seen, found))
+        own = None if states == LEAST_STATE_ELEMENTS else states
+        return replace(changed, models=found, state_elements=own)
 
     @property
     def lossless(self) -> bool:
         """Without steps."""
         return self.steps is None
+
+    @property
+    def elements_per_state(self) -> int:
+        """How many elements of a unit share a state, at least."""
+        return LEAST_STATE_ELEMENTS if self.state_elements is None else self.state_elements
 
     @property
     def quantiser(self) -> Steps:
@@ -183,11 +219,13 @@ class Rans(Codec):
         return () if self.steps is None else self.steps.standard_operators(spec.zero_point)
 
     def native_integers(self, spec: MapSpec) -> NDArray[np.int32]:
-        """Bits of a plain symbol, how many models there are, and whether predictions matter."""
+        """Bits of a plain symbol, models, whether predictions matter, and elements per state."""
         model = self.models.model
         contexts = bool(np.any(model != model[:, :1]))
-        own = (self._plain_bits(spec), len(self.models.frequency), contexts)
-        return np.array(own, np.int32)
+        models = len(self.models.frequency)
+        return np.array(
+            (self._plain_bits(spec), models, contexts, self.elements_per_state), np.int32
+        )
 
     def native_tables(self, spec: MapSpec) -> UInt8Array:
         """Those of the models, then those of steps.h; none of these where a symbol is its byte."""
@@ -208,7 +246,8 @@ class Rans(Codec):
         channel = np.arange(spec.channels) % self.models.channels
         model = self.models.model_of[channel, predictions(known, spec)].ravel()
         entries = self._entries(model, symbols.ravel())
-        states = np.full(state_count(symbols.size), LEAST_STATE, np.int64)
+        count = state_count(symbols.size, self.elements_per_state)
+        states = np.full(count, LEAST_STATE, np.int64)
         words: list[bytes] = []
         for turn in places(spec, len(symbols)).reshape(-1, len(states))[::-1]:
             lane = np.flatnonzero(turn >= 0)
@@ -295,7 +334,7 @@ class Rans(Codec):
 
     def _split(self, payload: bytes, spec: MapSpec, rows: int) -> tuple[Int64Array, Int64Array]:
         """States and words, after every check of the length."""
-        count = state_count(rows * spec.row_bytes)
+        count = state_count(rows * spec.row_bytes, self.elements_per_state)
         most, least = self.unit_bytes(spec, rows), STATE_BYTES * count
         if not least <= len(payload) < most or (len(payload) - least) % WORD_BYTES:
             raise CorruptPayload(

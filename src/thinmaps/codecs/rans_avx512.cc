@@ -304,13 +304,13 @@ Status DecodeAvx512(const CodecSpec& spec, std::span<const uint8_t> payload, int
   if (column != 0 || columns != spec.width) return Status::kBadArgument;
   if (!ReadTables(spec, &unit.tables)) return Status::kBadArgument;
   const size_t elements = Elements(spec, rows.count);
-  const size_t count = StateCount(elements);
+  const size_t count = StateCount(elements, unit.tables.state_elements);
   const size_t plain = PlainBytes(elements, unit.tables.plain_bits);
   if (count < kRegisterLanes || payload.size() >= plain) {
     return Decode(spec, payload, column, columns, rows);
   }
   Decoder decoder;
-  if (!Begin(payload, elements, &decoder)) return Status::kCorruptPayload;
+  if (!Begin(payload, count, &decoder)) return Status::kCorruptPayload;
   unit.contexts = spec.integers[2] != 0;
   unit.plain = std::any_of(unit.tables.token_bits, unit.tables.token_bits + kTokens,
                            [](uint8_t bits) { return bits != 0; });

@@ -116,6 +116,20 @@ def fit_models(seen: Seen, contexts: int, models: int) -> Models:
     return Models(bits, frequency, threshold, model)
 
 
+def mean_bits(seen: Seen, models: Models) -> float:
+    """Of a symbol of what was seen, states and words not counted."""
+    of_token = models.bits - np.log2(models.frequency / TOTAL)
+    # Symbols that no byte has were not seen.
+    of_symbol = np.zeros((len(of_token), 256))
+    of_symbol[:, : models.symbols] = of_token[:, models.token_of]
+    chosen = models.model_of[:, np.concatenate([[0], seen.begins])]
+    bits = sum(
+        float(seen.counts[chosen == model].sum(axis=0) @ lengths)
+        for model, lengths in enumerate(of_symbol)
+    )
+    return bits / max(1, int(seen.counts.sum()))
+
+
 def choose_tokens(counts: Int64Array, largest: int) -> UInt8Array:
     """Bits of the tokens under which symbols that came `counts` (256,) times cost the least.
 
