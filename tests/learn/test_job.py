@@ -128,6 +128,22 @@ def test_a_run_goes_on_from_its_checkpoint(folder: Path) -> None:
     assert ("loss", "no step was left") in again.figures()
 
 
+def test_dead_bits_are_taken_out_where_it_is_asked_for(folder: Path) -> None:
+    asked = 'all = "gf2:keep=9,planes=9"'  # of which the ninth is idle
+    whole = learnt(changed(folder, all=asked))
+    assert whole.dead_bits is None
+    less = learnt(changed(folder, all=f"{asked}\nprune_dead_bits = true"))
+    assert less.dead_bits is not None
+    assert all(less.dead_bits.values())
+    assert less.stored_bytes < whole.stored_bytes
+    name, bits = next(iter(less.dead_bits.items()))
+    said = dict(less.figures())["dead bits"]
+    assert said.startswith(f"taken out: {bits} of {name}")
+    assert "dead bits" not in dict(whole.figures())
+    none = learnt(changed(folder, steps="steps = 1", all='all = "raw"\nprune_dead_bits = true'))
+    assert none.dead_bits == {}
+
+
 def test_labels_are_learnt_where_there_are_any(folder: Path) -> None:
     assert learnt(changed(folder, steps='steps = 2\nmethod = "fit"')).method == "fit"
     pictures = np.load(folder / "pictures.npz")["image"]

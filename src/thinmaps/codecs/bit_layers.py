@@ -255,7 +255,7 @@ class BitLayer:
         lanes, spare = -self.group_outputs % LANES, -self.group_inputs % WORD
         masks = np.pad(masks, ((0, 0), (0, 0), (0, lanes), (0, spare), (0, 0)))
         packed = np.packbits(np.moveaxis(masks, -1, 2), axis=-1, bitorder="little")
-        words = packed.view("<u4")  # (slices, groups, taps, outputs, words)
+        words = np.ascontiguousarray(packed).view("<u4")  # (slices, groups, taps, outputs, words)
         shape = (*words.shape[:3], -1, LANES, words.shape[-1])
         tiles = words.reshape(shape).transpose(1, 3, 0, 2, 5, 4)
         return np.ascontiguousarray(tiles).view(np.uint8).ravel()

@@ -96,6 +96,14 @@ class FreeTransform(BlockTransform):
         """As the table has it."""
         return self.synthesis_centre
 
+    def lowered(self, by: Int32Array) -> Mapping[str, NDArray[Any]]:
+        """Offset and centre, each in its own units."""
+        offset = self.analysis_offset - (by << self.analysis_shift.astype(np.int32))
+        return {
+            "analysis_offset": offset.astype(np.int32),
+            "synthesis_centre": (self.synthesis_centre - QUARTERS * by).astype(np.int32),
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class BlockCode(PackedBlocks):

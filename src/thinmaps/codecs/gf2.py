@@ -235,13 +235,17 @@ class Gf2(Codec):
         """What the stored bits restore, or the asked column range of it."""
         first, stop = self.checked_columns(spec, rows, column, columns)
         self.check_length(payload, spec, rows)
+        found = self.restored(self.stored_numbers(payload, spec, rows), rows, spec.width)
+        return bytes_of(found, spec.zero_point, self.planes, self.groups)[:, first:stop]
+
+    def stored_numbers(self, payload: bytes, spec: MapSpec, rows: int) -> UInt8Array:
+        """The bits of every stored pixel (high, wide, stored) in a unit's payload."""
         high, wide = self.stored_shape(rows, spec.width)
         packed = np.frombuffer(payload, np.uint8).reshape(high, -1)
         if bits.has_spare_bits_set(packed, wide * self.stored):
             raise CorruptPayload(f"{self.id} found a spare bit set behind a row")
         stream = np.unpackbits(packed, axis=1, count=wide * self.stored, bitorder="little")
-        found = self.restored(stream.reshape(high, wide, self.stored), rows, spec.width)
-        return bytes_of(found, spec.zero_point, self.planes, self.groups)[:, first:stop]
+        return stream.reshape(high, wide, self.stored)
 
     def restored(self, stored: UInt8Array, rows: int, width: int) -> UInt8Array:
         """Stored bits (high, wide, stored) -> bits of the map (rows, width, inputs)."""

@@ -118,6 +118,11 @@ class PackedBlocks(Codec, abstract=True):
         restored = self.blocks.values(codes, spec.zero_point)
         return restored[:rows, first - begin * wide : stop - begin * wide]
 
+    def stored_numbers(self, payload: bytes, spec: MapSpec, rows: int) -> UInt8Array:
+        """The codes of every block (down, across, components) in a unit's payload."""
+        down, across = self.blocks.counts_of(spec, rows)
+        return self._codes(np.frombuffer(payload, np.uint8).reshape(down, across, -1))
+
     def standard_operators(self, spec: MapSpec) -> tuple[StandardOperator, ...]:
         """Those of the transform; codes lose nothing more."""
         self.check_spec(spec)

@@ -36,9 +36,9 @@ component of each group, belong to the plan. The native twin is transform.h.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +148,10 @@ class BlockTransform(ABC):
     @abstractmethod
     def centre(self) -> Int32Array:
         """The place, in quarters of a code, that restores nothing but zero points."""
+
+    @abstractmethod
+    def lowered(self, by: Int32Array) -> Mapping[str, NDArray[Any]]:
+        """The tables behind offset and centre for codes that are less by so much."""
 
     @property
     def pixels(self) -> int:
@@ -348,6 +352,10 @@ class Transform(BlockTransform):
     def centre(self) -> Int32Array:
         """The zero code."""
         return QUARTERS * self.zero_code.astype(np.int32)
+
+    def lowered(self, by: Int32Array) -> Mapping[str, NDArray[Any]]:
+        """The zero code."""
+        return {"zero_code": (self.zero_code - by).astype(np.uint8)}
 
 
 def _rounded(shift: UInt8Array) -> tuple[StandardOperator, ...]:

@@ -6,6 +6,7 @@
     prepare      the student of a module: calibrated, on the grid, codecs in place
     surrogates   what stands for a codec while a network learns
     refit        tables that no gradient finds, such as those of `rans`, for what was learnt
+    prune_dead_bits  what codes store and never changes, taken out
     export       a student -> standard ONNX, codecs in it, that `thinmaps compress` takes as it is
     distill      a student learns to answer as its teacher, without labels; fit: with labels
 
@@ -24,6 +25,7 @@ from thinmaps.first_use import resolve
 if TYPE_CHECKING:
     from thinmaps.learn.augmentation import InTurn, RandomCrop, RandomFlip, RandomWindow
     from thinmaps.learn.captured import Captured, capture
+    from thinmaps.learn.dead_bits import prune_dead_bits
     from thinmaps.learn.distillation import DistillationLosses, distill
     from thinmaps.learn.fitting import fit
     from thinmaps.learn.onnx_file import export
@@ -59,6 +61,7 @@ _HOMES = {
     "export": "thinmaps.learn.onnx_file",
     "fit": "thinmaps.learn.fitting",
     "prepare": "thinmaps.learn.preparation",
+    "prune_dead_bits": "thinmaps.learn.dead_bits",
     "read_network": "thinmaps.learn.onnx_network",
     "refit": "thinmaps.learn.refitting",
 }
@@ -80,6 +83,7 @@ __all__ = [
     "export",
     "fit",
     "prepare",
+    "prune_dead_bits",
     "read_network",
     "refit",
 ]

@@ -7,7 +7,8 @@
                      find ranges on, if not the same; labels: a CSV file; size; workers
     [preprocessing]  fields of `Preprocessing`
     [codecs]         all: a request for every map that layers hold; or maps: one for each named map;
-                     plan: a .thin file, whose scales, weights and codecs are taken
+                     plan: a .thin file, whose scales, weights and codecs are taken;
+                     prune_dead_bits: what codes store and never changes is taken out in the end
     [weights]        method: how weights are pruned, balanced or coded; `weights/settings.py`
     [training]       method, "distill" or "fit"; steps; batch; fields of `TrainingOptions`
     [losses]         fields of `DistillationLosses`
@@ -71,6 +72,7 @@ class CodecsTable:
     all: str | None = None
     maps: Mapping[str, str] = field(default_factory=dict)
     plan: SourcePath | None = None
+    prune_dead_bits: bool = False
 
     def __post_init__(self) -> None:
         if self.all and self.maps:

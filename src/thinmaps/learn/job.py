@@ -3,7 +3,8 @@
 
 open       the network and its teacher, a module with weights or an ONNX file
 prepare    on 80 % of the pictures: ranges, codecs -> the student
-train      distill or fit, on the same 80 %; with a weight method softly first, then hard
+train      distill or fit, on the same 80 %; with a weight method softly first, then hard; tables
+           and, if asked for, dead bits of codes follow
 judge      on the other 20 %: agreement with the teacher, stored bytes
 write      the student as ONNX, and as a .thin file if asked for
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from thinmaps.file import Model, load, save
 from thinmaps.graph.onnx_reader import normalise
 from thinmaps.learn.captured import Captured, capture
 from thinmaps.learn.config import LearnConfig, NetworkTable
+from thinmaps.learn.dead_bits import prune_dead_bits
 from thinmaps.learn.distillation import distill, named_outputs
 from thinmaps.learn.fitting import fit
 from thinmaps.learn.module_reference import built_module
@@ -66,6 +68,8 @@ class LearnReport:
             without one.
         weight_bits: that the method stores of such a weight in the mean, 32 for a float, 0 for a
             zero.
+        dead_bits: how many bits were taken out of each code that can have dead ones, per stored
+            pixel or block; None where it was not asked for.
         coded_maps: how many maps have a codec.
         raw_bytes: of those maps as they are, uint8.
         stored_bytes: of the same in their codecs, the mean over held-out pictures.
@@ -81,6 +85,7 @@ class LearnReport:
     loss: float | None
     density: float | None
     weight_bits: float | None
+    dead_bits: Mapping[str, int] | None
     coded_maps: int
     raw_bytes: int
     stored_bytes: float
@@ -110,10 +115,15 @@ class LearnReport:
             is_quantised = self.weight_bits < FLOAT_BITS * self.density
             bits = f", {three_digits(self.weight_bits)} bits each" if is_quantised else ""
             weights = [("weights", f"{percent(100 * self.density)} are not zero{bits}")]
+        dead = []
+        if self.dead_bits is not None:
+            bits = ", ".join(f"{count} of {name}" for name, count in self.dead_bits.items())
+            dead = [("dead bits", f"taken out: {bits or 'no code can have any'}")]
         return [
             ("steps", f"{self.steps}, {self.method}{since}"),
             ("loss", "no step was left" if self.loss is None else three_digits(self.loss)),
             *weights,
+            *dead,
             ("ratio", ratio),
             ("agreement", f"{percent(self.agreement)} with the teacher, {self.held_out} held out"),
             ("seconds", three_digits(self.seconds)),
@@ -164,6 +174,7 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
         return None
     if student.codecs():
         refit(student, loader)
+    dead = prune_dead_bits(student, loader) if config.codecs.prune_dead_bits else None
     found = _judged(subject, student.cpu().eval(), pictures.held_out())
     files = _written(config, subject, student)
     return LearnReport(
@@ -173,6 +184,7 @@ def learn(config: LearnConfig, *, resume: bool = False) -> LearnReport | None:
         loss=trained.loss,
         density=trained.density,
         weight_bits=trained.weight_bits,
+        dead_bits=dead,
         **found._asdict(),
         seconds=time.perf_counter() - started,
         files=files,

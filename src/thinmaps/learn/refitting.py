@@ -7,7 +7,7 @@ learning is done, before `export`; a state that is loaded needs it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from thinmaps.learn.surrogates.base import Surrogate, values_to_bytes
 
 SAMPLE_BYTES = 1 << 23  # of a map, at most
 
+Take = Callable[[Surrogate, tuple[Tensor]], None]
+
 
 def refit(student: Student, loader: Iterable[Any], pictures: int = 512) -> None:
     """Give every codec tables for the maps of about that many pictures, in place.
@@ -32,12 +34,25 @@ def refit(student: Student, loader: Iterable[Any], pictures: int = 512) -> None:
     Raises:
         BadData: the loader hands out no pictures.
     """
-    surrogates = [each for each in student.modules() if isinstance(each, Surrogate)]
-    seen = [_Samples() for _ in surrogates]
-    hooks = [
-        each.register_forward_pre_hook(samples.take)
-        for each, samples in zip(surrogates, seen, strict=True)
-    ]
+    seen = {each: _Samples() for each in student.modules() if isinstance(each, Surrogate)}
+    shown = show(student, loader, {each: found.take for each, found in seen.items()}, pictures)
+    if not shown:
+        raise BadData("tables are fitted on pictures, and the loader hands out none")
+    for each, samples in seen.items():
+        each.refit(samples.taken())
+
+
+def show(
+    student: Student,
+    loader: Iterable[Any],
+    takers: Mapping[Surrogate, Take],
+    pictures: int | None = None,
+) -> int:
+    """Pass that many pictures through, or all, exactly; takers see what comes to surrogates.
+
+    Returns how many there were. The student is left in the mode that it was in.
+    """
+    hooks = [each.register_forward_pre_hook(take) for each, take in takers.items()]
     was_training, done = student.training, 0
     device = next(student.parameters()).device
     student.eval()
@@ -45,18 +60,23 @@ def refit(student: Student, loader: Iterable[Any], pictures: int = 512) -> None:
         with torch.no_grad():
             for handed in loader:
                 batch = as_batch(handed).pictures
-                student(batch[: pictures - done].to(device))
+                batch = batch if pictures is None else batch[: pictures - done]
+                student(batch.to(device))
                 done += len(batch)
-                if done >= pictures:
+                if done == pictures:
                     break
     finally:
         student.train(was_training)
         for hook in hooks:
             hook.remove()
-    if not done:
-        raise BadData("tables are fitted on pictures, and the loader hands out none")
-    for each, samples in zip(surrogates, seen, strict=True):
-        each.refit(samples.taken())
+    return done
+
+
+def bytes_of_maps(surrogate: Surrogate, values: tuple[Tensor]) -> UInt8Array:
+    """What comes to a surrogate as bytes (n, h, w, c)."""
+    found = values_to_bytes(values[0], surrogate.spec).permute(0, 2, 3, 1)
+    # A copy in C order: torch leaves odd strides on axes of length 1, which the twins refuse.
+    return np.array(found.cpu().numpy(), order="C", copy=True)
 
 
 class _Samples:
@@ -69,9 +89,9 @@ class _Samples:
     def take(self, surrogate: Surrogate, values: tuple[Tensor]) -> None:
         """A forward hook."""
         if self._bytes < SAMPLE_BYTES:
-            found = values_to_bytes(values[0], surrogate.spec).permute(0, 2, 3, 1)
-            self._maps.append(np.ascontiguousarray(found.cpu().numpy()))
-            self._bytes += found.numel()
+            found = bytes_of_maps(surrogate, values)
+            self._maps.append(found)
+            self._bytes += found.size
 
     def taken(self) -> UInt8Array:
         """All of them; pictures of the first one's size only."""

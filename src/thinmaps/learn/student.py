@@ -41,7 +41,7 @@ from thinmaps.learn.captured import Captured
 from thinmaps.learn.fake_quantisation import Codes, IntegerLayer, integer_layer, requantised
 from thinmaps.learn.operators import Layer, Twin, twin_of
 from thinmaps.learn.points import LayerShape, Point, point_at, set_tensor, tensor_at
-from thinmaps.learn.surrogates import Surrogate, surrogate_of
+from thinmaps.learn.surrogates import StraightThrough, Surrogate, surrogate_of
 from thinmaps.learn.surrogates.base import bytes_to_values, values_to_bytes
 from thinmaps.learn.tail import TailTwin
 from thinmaps.nearest import nearest
@@ -278,6 +278,18 @@ class Student(nn.Module):
         found = self._surrogates[_key(name)]
         assert isinstance(found, Surrogate)
         return found
+
+    def fix_codec(self, name: str, codec: Codec) -> None:
+        """Put `codec` in the place of a map's own, to stay as it is: gradients pass it by.
+
+        Raises:
+            BadArgument: the map has no codec.
+            BadShape: the codec does not fit the map.
+        """
+        spec = self.surrogate(name).spec
+        codec.check_spec(spec)
+        made = StraightThrough(codec, spec).to(tensor_at(self, GRID).device)
+        self._surrogates[_key(name)] = made.train(self.training)
 
     def layers(self) -> dict[str, Point]:
         """Layers whose weights learn, by name: where weight maps can stand.
