@@ -27,7 +27,7 @@ as `bits.py` says, spare bits 0. The length tells which form it is.
 
 Size: some 3 bytes per state more than what the models give (2 to begin with, 1 of what is not full
 in the end, in the mean), which `fit` keeps within a fortieth of a whole unit's bytes where 4 states
-do; the worst case is the plain form, never larger than raw. Cost: per
+do, or a twentieth where 16 do; the worst case is the plain form, never larger than raw. Cost: per
 element some ten operations on bytes and six on 32 bits each way, a multiplication and, encoding, a
 division among them. The tables are 1.6 KiB and 15 bytes per channel, and belong to the plan.
 
@@ -59,6 +59,8 @@ LEAST_STATE_ELEMENTS = 256  # that `fit` gives a state: with fewer, states decod
 MOST_STATE_ELEMENTS = 1 << 16
 STATE_COST_BYTES = 3  # in the mean, as the page's head says
 STATE_SHARE = 40  # at least so many times the bytes of all states has a unit, where `fit` can
+# Those of a register; fewer are decoded in plain loops, so as many may have twice their share.
+REGISTER_STATES = 16
 WORD_BITS = 16
 LEAST_STATE = 1 << WORD_BITS
 STATE_BYTES = 4
@@ -78,12 +80,13 @@ def state_count(elements: int, state_elements: int = LEAST_STATE_ELEMENTS) -> in
 def state_elements_of(elements: int, mean_bits: float) -> int:
     """Elements per state, for units of so many elements that take `mean_bits` each.
 
-    >>> [state_elements_of(16384, mean_bits) for mean_bits in (4.0, 1.1)]
-    [256, 1024]
+    >>> [state_elements_of(16384, mean_bits) for mean_bits in (4.0, 1.1, 0.3)]
+    [256, 1024, 4096]
     """
-    found, room = LEAST_STATE_ELEMENTS, elements * mean_bits / 8 / STATE_SHARE
-    while state_count(elements, found) > LEAST_STATES and found < MOST_STATE_ELEMENTS:
-        if STATE_COST_BYTES * state_count(elements, found) <= room:
+    found, unit_bytes = LEAST_STATE_ELEMENTS, elements * mean_bits / 8
+    while (count := state_count(elements, found)) > LEAST_STATES and found < MOST_STATE_ELEMENTS:
+        share = STATE_SHARE // 2 if count == REGISTER_STATES else STATE_SHARE
+        if STATE_COST_BYTES * count * share <= unit_bytes:
             break
         found *= 2
     return found
