@@ -165,6 +165,19 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(stop: int, folder: Path) -> N
     assert (folder / "student.onnx").read_bytes() == expected
 
 
+def test_a_checkpoint_of_other_settings_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["learn", str(settings(folder, KEYS["self_pruning"]))]) == 0
+    capsys.readouterr()
+    steeper = KEYS["self_pruning"].replace("0.5", "0.25") + '\ngradient = "exact"'
+    assert cli.run(["learn", str(settings(folder, steeper)), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "budget 0.5 there and 0.25 here, gradient 'clipped' there and 'exact' here" in said
+    assert said.count("\n") == 1
+    assert cli.run(["learn", str(settings(folder, KEYS["self_pruning"])), "--resume"]) == 0
+
+
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from thinmaps.errors import BadArgument
 from thinmaps.graph.filter_codes import Reduction
+from thinmaps.learn.companion import Companion
 from thinmaps.learn.options import TrainingOptions
 from thinmaps.learn.student import Student
 from thinmaps.learn.toml_tables import read_table, unknown
@@ -230,6 +231,34 @@ class WeightsTable:
 
 
 @dataclass(frozen=True)
+class _SameTable(Companion):
+    """Has the table's keys in the checkpoint, and goes on with no other ones."""
+
+    keys: Mapping[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All keys."""
+        return dict(self.keys)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compare them.
+
+        Raises:
+            BadArgument: a key has another value.
+        """
+        changed = [
+            f"{name} {state.get(name)!r} there and {value!r} here"
+            for name, value in self.keys.items()
+            if name not in state or state[name] != value
+        ]
+        if changed:
+            raise BadArgument(
+                f"the checkpoint cannot be gone on with: [{TITLE}] {', '.join(changed)}; give the "
+                "run the settings that it began with, or start without resume"
+            )
+
+
+@dataclass(frozen=True)
 class Weights:
     """A whole table."""
 
@@ -239,8 +268,9 @@ class Weights:
     def recipe(
         self, model: nn.Module, example: Tensor, steps: int, options: TrainingOptions
     ) -> Recipe:
-        """As `MethodSettings.recipe`."""
-        phases = Phases(*self.shared.steps(steps), options)
+        """As `MethodSettings.recipe`; a checkpoint goes on with the same table alone."""
+        companions = (*options.companions, _SameTable(asdict(self.shared) | asdict(self.method)))
+        phases = Phases(*self.shared.steps(steps), replace(options, companions=companions))
         return self.method.recipe(model, example, self.shared.layers, phases)
 
 
