@@ -21,7 +21,7 @@ INSTALL_CORE = mkdir -p build && $(LOCK) $(PYTHON) -m pip install -q --no-deps \
 	--no-build-isolation -Cbuild-dir=build/editable -Ceditable.mode=redirect -e .
 
 .PHONY: help setup build check format test native native-arm hostile fuzz bench bench-limits bench-memory bench-accuracy \
-	bench-codecs bench-learning bench-weights papers bench-kernels bench-sparse bench-coded bench-bits bench-fused bench-winograd \
+	bench-codecs bench-learning bench-weights bench-normalisation papers bench-kernels bench-sparse bench-coded bench-bits bench-fused bench-winograd \
 	bench-winograd-exact docs size demo \
 	examples sanitize clean
 
@@ -137,6 +137,9 @@ bench-learning: setup ## codecs that learn in a network: OPTIONS="rans --bits 1.
 
 bench-weights: setup ## weight methods in ResNet-20: OPTIONS="--methods balanced sr-ste --soft 300"
 	$(PYTHON) benchmarks/weights.py $(OPTIONS)
+
+bench-normalisation: setup ## normalisation by constraints beside batch and group norms, small batches
+	$(PYTHON) benchmarks/normalisation.py $(OPTIONS)
 
 papers: setup ## published figures beside ours; fails where ours have moved
 	for run in papers/*/run.py; do $(PYTHON) $$run; done

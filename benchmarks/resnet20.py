@@ -39,11 +39,11 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Pictures `n 3 32 32` -> scores of ten classes."""
+    """Pictures `n channels 32 32` -> scores of ten classes; of other sizes in fours too."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         before = (WIDTHS[0], *WIDTHS)
         for at, made in enumerate(WIDTHS):

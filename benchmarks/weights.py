@@ -2,15 +2,18 @@
 """Weight methods on ResNet-20 for CIFAR-10: what is left, and what it answers.
 
     python benchmarks/weights.py [--methods NAME ...] [--soft N] [--fine N] [--rates RATE ...]
-        [--seeds N] [--density SHARE] [--bits BITS] [--pictures N] [--output [FILE]]
+        [--map-rates FACTOR ...] [--seeds N] [--density SHARE] [--bits BITS] [--pictures N]
+        [--output [FILE]]
 
 `curve` prunes to shares of the multiply-adds, untrained, in three allowances. The others train
-`--soft` steps, harden, and train `--fine` steps, 32 pictures each, from the same weights, once with
-every rate and seed. Of the rates, the same for all methods, each takes the one that answers best on
-500 training pictures that are held out, among those that keep the method's budget within 5 %, or
-else come nearest. That one alone answers the first `--pictures` of the test: the deviation of a
-share of 2,000 is 0.8 points, so smaller differences, and any of one seed in a short run, say
-little. What `blocks` leaves is timed in the engine, beside itself without skipping. Needs PyTorch.
+`--soft` steps, harden, and train `--fine` steps, 32 pictures each in bfloat16, from the same
+weights. With the first seed each tries every rate of the network with every rate of the maps, a
+factor on it; methods whose maps learn nothing try as many rates of the network, each `--rates`
+once more by every power of 1/3. They take what answers best on 500 training pictures that are held
+out, among the tries that keep the method's budget within 5 %, or else come nearest; the other seeds
+run with that. Those runs alone answer the first `--pictures` of the test: the deviation of a share
+of 2,000 is 0.8 points, so smaller differences say little. What `blocks` leaves is timed in the
+engine, beside itself without skipping. Needs PyTorch.
 """
 
 from __future__ import annotations
@@ -23,22 +26,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
+from labelled_pictures import Pictures, cifar10
 from resnet20 import resnet20
 from results_file import provenance, results_file, write
 from sources import ASSETS
 from sparse import Side, compare
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thinmaps.learn as tl
-from thinmaps.calibrate.float_maps import real_values
-from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.graph.operators import Conv
 from thinmaps.graph.zero_blocks import zero_block_share
 from thinmaps.learn.weights.balanced_sparsity import BalancedSparsity
@@ -53,7 +56,6 @@ from thinmaps.learn.weights.recipe import Recipe
 from thinmaps.learn.weights.selection import selected
 from thinmaps.learn.weights.self_pruning import SelfPruning
 from thinmaps.plan.build import build
-from thinmaps.types import Preprocessing
 
 WEIGHTS = ASSETS / "weights" / "cifar10_resnet20_jpeg.safetensors"
 SHARES = (0.8, 0.6, 0.5, 0.4, 0.3)
@@ -62,9 +64,9 @@ HELD_OUT = 500
 CALIBRATION_PICTURES = 64
 ROUNDS = 15
 BATCH = 32
-MAP_RATE = 60.0  # of maps, in rates of the network
 WITHIN = 1.05  # of a budget
 DEAD_ZONE_DECAY = 1.8  # over all soft steps: logits keep e^-1.8 of themselves
+HALVES = {"layer2.*": 5 / 16, "layer3.*": 1 / 4}  # half of the numbers of all 3x3 filters
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 
 
@@ -86,13 +88,15 @@ class Asked:
     soft: int
     fine: int
     rates: Sequence[float]
+    map_rates: Sequence[float]
+    seeds: int
     density: float
     bits: float
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One method, rate and seed: on held-out pictures before and after hardening, and in the end.
+    """One method, rates and seed: on held-out pictures before and after hardening, and in the end.
 
     `excess` is what is kept over the budget, 1 where it is met; `top1_percent` of the test.
     """
@@ -100,6 +104,7 @@ class Trained:
     method: str
     seed: int
     rate: float
+    map_rate: float
     density: float
     weight_bits: float
     excess: float
@@ -111,37 +116,16 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Values as the network takes them, and labels."""
+class Compared:
+    """All seeds of a method with its rates: means, and the deviation of what the test says."""
 
-    values: Tensor
-    labels: Tensor
-
-    def parted(self, count: int) -> tuple[Pictures, Pictures]:
-        """All but the last `count`, and those."""
-        values, labels = self.values, self.labels
-        return Pictures(values[:-count], labels[:-count]), Pictures(
-            values[-count:], labels[-count:]
-        )
-
-    def top1_percent(self, network: nn.Module) -> float:
-        """The share that the network answers rightly, in evaluation."""
-        is_training = network.training
-        with torch.no_grad():
-            network.eval()
-            found = torch.cat([network(batch).argmax(1) for batch in self.values.split(250)])
-        network.train(is_training)
-        return 100 * float((found == self.labels).float().mean())
-
-
-def pictures(name: str, most: int) -> Pictures:
-    """The first of a file of CIFAR-10."""
-    path = ASSETS / "images" / "cifar10" / name
-    fitted = [picture for _, picture in islice(open_pictures(path).read(), most)]
-    values = np.stack([real_values(each, Preprocessing()) for each in fitted])
-    with np.load(path) as arrays:
-        labels = torch.from_numpy(arrays["label"][:most].astype(np.int64))
-    return Pictures(torch.from_numpy(values), labels)
+    method: str
+    rate: float
+    map_rate: float
+    density: float
+    weight_bits: float
+    mean_percent: float
+    deviation: float
 
 
 def curve(network: nn.Module, tested: Pictures) -> list[Pruned]:
@@ -213,9 +197,10 @@ def dead_zone(network: nn.Module, asked: Asked, options: Any) -> Recipe:
     return Recipe(asked.soft, asked.fine, [decay], options)
 
 
-def codes(share: float, network: nn.Module, asked: Asked, options: Any) -> Recipe:
-    """A share of the codes."""
-    CodedFilters(share).convert(network)
+def codes(shares: dict[str, float], network: nn.Module, asked: Asked, options: Any) -> Recipe:
+    """Of the named layers, a share of the codes."""
+    for layers, share in shares.items():
+        CodedFilters(share, [layers]).convert(network)
     return Recipe(asked.soft, asked.fine, (), options)
 
 
@@ -228,10 +213,13 @@ METHODS: dict[str, Method] = {
     "blocks sr-ste": partial(blocks, "sr-ste"),
     "dead-zone": dead_zone,
     "joint": joint,
-    "codes 1/2": partial(codes, 0.5),
-    "codes 1/4": partial(codes, 0.25),
+    "codes 1/2": partial(codes, {"*": 1 / 2}),
+    "codes 1/4": partial(codes, {"*": 1 / 4}),
+    "codes of halves": partial(codes, HALVES),
     "mac-masks": masked,
 }
+
+WITHOUT_MAP_RATE = {"sr-ste", "blocks sr-ste", "mac-masks", *(n for n in METHODS if "codes" in n)}
 
 
 def excess(name: str, asked: Asked, density: float, bits: float) -> float:
@@ -241,16 +229,26 @@ def excess(name: str, asked: Asked, density: float, bits: float) -> float:
     return bits / asked.bits if name == "joint" else 1.0
 
 
+def tries(name: str, asked: Asked) -> list[tuple[float, float]]:
+    """Rates of network and maps; as many for every method."""
+    if name not in WITHOUT_MAP_RATE:
+        return [(rate, factor * rate) for rate, factor in product(asked.rates, asked.map_rates)]
+    shrunk = range(len(asked.map_rates))
+    return [(rate / 3**times, 0.0) for rate, times in product(asked.rates, shrunk)]
+
+
 def train(
-    name: str, seed: int, rate: float, asked: Asked, learnt: Pictures
+    name: str, seed: int, rates: tuple[float, float], asked: Asked, learnt: Pictures
 ) -> tuple[Trained, nn.Module]:
     """One method from the trained weights, judged on the pictures that are held out."""
     torch.manual_seed(seed)
-    network = resnet20(WEIGHTS)
+    network = resnet20(WEIGHTS).to(memory_format=torch.channels_last)
     options = tl.TrainingOptions(
-        network_rate=rate,
-        map_rate=MAP_RATE * rate,
+        network_rate=rates[0],
+        map_rate=rates[1],
         seed=seed,
+        precision="bf16-mixed",
+        exact_from=1.0,
         accelerator="cpu",
         augment=tl.InTurn(tl.RandomCrop(4), tl.RandomFlip()),
         progress=lambda what, done, of: None,
@@ -268,7 +266,7 @@ def train(
     made = Trained(
         name,
         seed,
-        rate,
+        *rates,
         result.density,
         result.weight_bits,
         excess(name, asked, result.density, result.weight_bits),
@@ -281,16 +279,31 @@ def train(
     return made, network
 
 
-def chosen(
-    name: str, seed: int, asked: Asked, learnt: Pictures, tested: Pictures
-) -> tuple[list[Trained], nn.Module]:
-    """All rates of a method; the one that is taken says what it answers to the test."""
-    tried = [train(name, seed, rate, asked, learnt) for rate in asked.rates]
-    ranks = [(max(made.excess, WITHIN), -made.held_out_percent) for made, _ in tried]
+def measured(
+    name: str, asked: Asked, learnt: Pictures, tested: Pictures
+) -> tuple[list[Trained], Compared, nn.Module]:
+    """All rates of a method with one seed, then the other seeds with those that are taken."""
+    runs = [train(name, 0, rates, asked, learnt) for rates in tries(name, asked)]
+    ranks = [(max(made.excess, WITHIN), -made.held_out_percent) for made, _ in runs]
     best = ranks.index(min(ranks))
-    made, network = tried[best]
-    taken = replace(made, top1_percent=tested.top1_percent(network))
-    return [taken if at == best else each for at, (each, _) in enumerate(tried)], network
+    rates = tries(name, asked)[best]
+    others = [train(name, seed, rates, asked, learnt) for seed in range(1, asked.seeds)]
+    taken = [
+        (replace(made, top1_percent=tested.top1_percent(network)), network)
+        for made, network in (runs[best], *others)
+    ]
+    shares = [made.top1_percent for made, _ in taken if made.top1_percent is not None]
+    compared = Compared(
+        name,
+        *rates,
+        mean(made.density for made, _ in taken),
+        mean(made.weight_bits for made, _ in taken),
+        mean(shares),
+        stdev(shares) if len(shares) > 1 else 0.0,
+    )
+    print(compared, file=sys.stderr, flush=True)
+    rest = [made for at, (made, _) in enumerate(runs) if at != best]
+    return [*rest, *(made for made, _ in taken)], compared, taken[0][1]
 
 
 def skipping(name: str, network: nn.Module, learnt: Pictures) -> Side:
@@ -314,16 +327,25 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["curve", *METHODS])
     parser.add_argument("--soft", type=int, default=300)
     parser.add_argument("--fine", type=int, default=100)
-    parser.add_argument("--rates", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rates", nargs="+", type=float, default=[5e-4, 1e-3])
+    parser.add_argument("--map-rates", nargs="+", type=float, default=[30.0, 120.0, 300.0])
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--density", type=float, default=0.2)
     parser.add_argument("--bits", type=float, default=1.0)
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--output", nargs="?", type=Path, const=results_file("-weights"))
     given = parser.parse_args()
-    asked = Asked(given.soft, given.fine, given.rates, given.density, given.bits)
+    asked = Asked(
+        given.soft,
+        given.fine,
+        given.rates,
+        given.map_rates,
+        given.seeds,
+        given.density,
+        given.bits,
+    )
     torch.set_num_threads(1)
-    tested = pictures("cifar10_jpeg_test.npz", given.pictures)
+    tested = cifar10("cifar10_jpeg_test.npz", given.pictures)
     document = {
         **provenance(),
         "pictures": given.pictures,
@@ -336,15 +358,15 @@ def main() -> None:
         write(document, given.output)
     names = [name for name in given.methods if name != "curve"]
     needed = (asked.soft + asked.fine) * BATCH + HELD_OUT
-    learnt = pictures("cifar10_jpeg_train.npz", needed) if names else tested
-    document |= {"trained": [], "skipping": []}
-    for seed in range(given.seeds):
-        for name in names:
-            tried, network = chosen(name, seed, asked, learnt, tested)
-            document["trained"] += [asdict(made) for made in tried]
-            if name.startswith("blocks"):
-                document["skipping"].append(asdict(skipping(name, network, learnt)))
-            write(document, given.output)
+    learnt = cifar10("cifar10_jpeg_train.npz", needed) if names else tested
+    document |= {"trained": [], "compared": [], "skipping": []}
+    for name in names:
+        trained, compared, network = measured(name, asked, learnt, tested)
+        document["trained"] += [asdict(made) for made in trained]
+        document["compared"].append(asdict(compared))
+        if name.startswith("blocks"):
+            document["skipping"].append(asdict(skipping(name, network, learnt)))
+        write(document, given.output)
     print(json.dumps(document, indent=2))
 
 

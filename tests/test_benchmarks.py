@@ -198,3 +198,41 @@ def test_what_settings_are_chosen_on_is_not_learned_from(monkeypatch: pytest.Mon
         assert sorted(training.indices + held_out.indices) == list(found.indices)
         assert len(training) > len(held_out) > 0
         assert subject.task.calibration not in subject.task.evaluation
+
+
+def test_every_weight_method_gets_as_many_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    weights = importlib.import_module("weights")
+    asked = weights.Asked(2, 1, (1e-3, 2e-3), (30.0, 60.0, 90.0), 1, 0.3, 2.0)
+    tried = {name: weights.tries(name, asked) for name in weights.METHODS}
+    assert {len(set(rates)) for rates in tried.values()} == {6}
+    assert (2e-3, 0.06) in [(rate, round(of_maps, 9)) for rate, of_maps in tried["soft-threshold"]]
+
+
+def test_normalisations_are_compared_at_the_rate_that_was_best_on_held_out_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    normalisation = importlib.import_module("normalisation")
+    monkeypatch.setattr(normalisation, "HELD_OUT", 8)
+    monkeypatch.setattr(normalisation, "STARTED_FROM", 4)
+    torch.manual_seed(1)
+    labels = torch.arange(24) % 2
+    values = torch.randn(24, 1, 8, 8) + 3 * labels.reshape(-1, 1, 1, 1)
+    pictures = normalisation.Pictures(values, labels)
+    tested = normalisation.Pictures(values, torch.arange(24) // 2 % 2)  # no network is right in all
+    asked = normalisation.Asked(shown=16, rates=(1e-2, 1e-9), seeds=2)
+    found = []
+    for method in ("batch", "group", "signed"):
+        runs, compared = normalisation.compare(method, 2, pictures, tested, asked)
+        (other,) = {*asked.rates} - {compared.rate}
+        expected = [(other, 0), (compared.rate, 0), (compared.rate, 1)]
+        assert [(run.rate, run.seed) for run in runs] == expected
+        assert runs[0].held_out_percent <= runs[1].held_out_percent
+        assert [run.test_percent is None for run in runs] == [True, False, False]
+        found.append(compared)
+    errors = {each.method: 100 - each.mean_percent for each in found}
+    ratios = {each["peer"]: each["error_ratio"] for each in normalisation.error_ratios(found)}
+    assert ratios == {peer: errors["signed"] / errors[peer] for peer in ("batch", "group")}
