@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -347,8 +348,8 @@ def test_a_small_squeezenet_learns_with_fixed_layers_of_bits(
 ) -> None:
     torch = pytest.importorskip("torch")
     trained = module_of("gudovskiy-2018", "trained")
-    for name, value in (("SIDE", 67), ("STORED_SIDE", 72)):
-        monkeypatch.setattr(trained, name, value)
+    small = dataclasses.replace(trained.SQUEEZENET, side=67, stored_side=72)
+    monkeypatch.setitem(trained.SUBJECTS, "squeezenet1_1", small)
     torch.manual_seed(0)
     network = trained.SqueezeNet(4, FEW_FIRES).eval()
     pictures = np.random.default_rng(7).integers(0, 256, (10, 72, 72, 3), np.uint8)
@@ -369,12 +370,47 @@ def test_a_small_squeezenet_learns_with_fixed_layers_of_bits(
     assert trained.model_of(student).plan.codecs.keys() == stored.keys()
 
 
-def test_the_identity_in_groups_is_the_identity_of_the_preset(bits_paper: ModuleType) -> None:
+@pytest.mark.parametrize("detects", [False, True])
+def test_a_network_of_a_file_learns_with_layers_of_bits_and_is_judged(
+    bits_paper: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detects: bool
+) -> None:
     pytest.importorskip("torch")
     trained = module_of("gudovskiy-2018", "trained")
+    (tmp_path / "models").mkdir()
+    filters = {"w": weights(4, 3, 3, 3, seed=1), "v": weights(5, 4, 1, 1, seed=2)}
+    nodes = [node("Conv", ["x", "w"], ["a"]), node("Conv", ["a", "v"], ["b"])]
+    nodes += [node("GlobalAveragePool", ["b"], ["c"]), node("Flatten", ["c"], ["y"])]
+    onnx.save(model(nodes, filters, shape=(1, 3, 16, 16)), tmp_path / "models" / "tiny.onnx")
+    subject = trained.Subject(
+        "tiny",
+        16,
+        Preprocessing((0.5,) * 3, (0.5,) * 3, fit="stretch"),
+        ("a",),
+        "b",
+        stored_side=16,
+        anchors="cfg" if detects else "",
+    )
+    monkeypatch.setitem(trained.SUBJECTS, "tiny", subject)
+    monkeypatch.setattr(trained, "RESULTS", tmp_path / "results")
+    pictures = np.random.default_rng(7).integers(0, 256, (10, 16, 16, 3), np.uint8)
+    monkeypatch.setattr(trained, "CALIBRATION", "pictures.npy")
+    np.save(tmp_path / "pictures.npy", pictures)
+    setting = trained.bottlenecks(subject, "BIT6CH2_3x3s2", steps=2, batch=2, side=12)
+    judged = []
+    found = trained.run(tmp_path, setting, lambda made: judged.append(made) or {"drop %": 1.5})
+    assert found["stored_bytes"] == {"a": 7 * -(-7 * 4 * 7 // 8)}
+    assert ("held-out agreement %" in found) != detects
+    assert (judged[0].preprocessing == subject.preprocessing) == detects
+    assert len(judged[0].plan.codecs) == 1
+    monkeypatch.setattr(bits_paper, "RESULTS", tmp_path / "results")
+    assert bits_paper.recorded() == {"tiny, BIT6CH2_3x3s2 learnt, drop %": 1.5}
+
+
+def test_the_identity_in_groups_is_the_identity_of_the_preset(bits_paper: ModuleType) -> None:
+    start = module_of("gudovskiy-2018", "start")
     maps, spec = blobs(1), MapSpec(8, 8, 2)
     for preset in ("BIT4CH", "BIT6CH_3x3s2"):
-        coded = (bits_paper.layout(preset, spec), trained.identity(spec, preset))
+        coded = (bits_paper.layout(preset, spec), start.identity(spec, preset))
         dense, grouped = (fastest(codec) for codec in coded)
         restored = [
             each.decode_unit(each.encode_unit(maps[0], spec), spec, 8) for each in (dense, grouped)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of bits on SqueezeNet's squeezed maps: Gudovskiy et al., 2018, beside ours.
+"""Layers of bits on maps of few channels: Gudovskiy et al., 2018, beside ours.
 
 Counts what every layout of the authors' files stores, honestly (all binary channels) and as the
 files' names count (without the sign's plane). Measures what the layouts lose as they begin, without
-training, on 200 evaluation pictures, and reads what training brought from `results/`; with --learn
-the trainings run again (`trained.py`, minutes each; needs PyTorch).
+training, on 200 evaluation pictures of ImageNet or all of VOC's sample, and reads what training
+brought from `results/`; with --learn the trainings run again (`trained.py`, minutes each; needs
+PyTorch).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from evaluation import MODEL, PICTURES, PREPROCESSING, SIDE, evaluation_cases, figures_of
+from evaluation import CALIBRATION, judge_of
 from figures import arguments_of, compare, expected
+from networks import SUBJECTS, Subject
+from start import identity
 
 from thinmaps.calibrate.picture_set import open_pictures
 from thinmaps.codecs.gf2 import PRESETS, Gf2
 from thinmaps.file import Model
-from thinmaps.graph.network import Network
 from thinmaps.plan.build import build
 from thinmaps.prepared import Prepared
 from thinmaps.types import MapSpec
@@ -53,43 +55,49 @@ def counted() -> dict[str, float]:
             stored = layout(preset, spec).unit_bytes(spec, spec.height)
             found[f"{preset}, KiB of a map"] = stored / KIB
             found[f"{preset}, ratio"] = spec.raw_bytes / stored
-            named = stored * (made.keep - 1) / made.keep
+            named = _as_named(preset, stored)
             found[f"{preset}, ratio as the file's name counts"] = spec.raw_bytes / named
     return found
 
 
-def squeezed(network: Network, fires: tuple[str, ...]) -> list[str]:
-    """The treated maps: those of 16 channels and 56 rows, in order."""
-    names = [
-        name for name, spec in network.maps.items() if spec.shape == (56, 56, SQUEEZED_CHANNELS)
-    ]
-    assert len(names) == 2
-    return names[: len(fires)]
+def _as_named(preset: str, stored: int) -> float:
+    """Bytes without the sign's plane, which the files' names leave out."""
+    keep = PRESETS[preset].keep
+    return stored * (keep - 1) / keep
 
 
-def untrained(assets: Path) -> dict[str, float]:
-    """Points that the layouts lose as they begin."""
-    pictures = open_pictures(assets / PICTURES / "calibrate").at_most(CALIBRATION_PICTURES)
+def untrained(assets: Path, subject: Subject) -> dict[str, float]:
+    """What the layouts lose as they begin, on both treated maps, and what these then take."""
+    pictures = open_pictures(assets / CALIBRATION).at_most(CALIBRATION_PICTURES)
     prepared = Prepared.open(
-        assets / MODEL, pictures, preprocessing=PREPROCESSING, size=(SIDE, SIDE)
+        assets / subject.model,
+        pictures,
+        preprocessing=subject.preprocessing,
+        size=(subject.side, subject.side),
     )
     network, tail = prepared.networks.planned, prepared.source.network.tail
-    cases = evaluation_cases(assets, QUICK_PICTURES)
+    judge = judge_of(assets, subject, QUICK_PICTURES)
     found: dict[str, float] = {}
     for preset in ("", *UNTRAINED):
-        fires = PRESETS[preset].maps if preset else ()
-        codecs = {n: layout(preset, network.maps[n]) for n in squeezed(network, fires)}
-        model = Model(build(network, codecs=codecs, schedule="layer"), tail, PREPROCESSING)
-        for what, value in figures_of(model, cases).items():
-            found[f"{preset or 'uint8'} as it begins, {what}"] = value
-        print(f"measured {preset or 'uint8'}", flush=True)
+        maps = {name: network.maps[name] for name in subject.maps if preset}
+        codecs = {name: identity(spec, preset) for name, spec in maps.items()}
+        model = Model(build(network, codecs=codecs, schedule="layer"), tail, subject.preprocessing)
+        if preset:
+            named = f"{subject.prefix}{preset}, KiB of both maps"
+            stored = sum(codec.max_bytes(maps[name]) for name, codec in codecs.items())
+            found[named] = stored / KIB
+            found[f"{named} as the file's name counts"] = _as_named(preset, stored) / KIB
+        what = f"{subject.prefix}{preset or 'uint8'} as it begins"
+        found |= {f"{what}, {each}": value for each, value in judge(model).items()}
+        print(f"measured {what}", flush=True)
     return found
 
 
 def of_training(results: dict[str, Any]) -> dict[str, float]:
     """Figures of one file of results."""
     name = results["setting"]["name"]
-    return {f"{name}, {what}": results[what] for what in ("drop %", "agreement %")}
+    judged = ("drop %", "agreement %", "mAP %")
+    return {f"{name}, {what}": results[what] for what in judged if what in results}
 
 
 def recorded() -> dict[str, float]:
@@ -104,11 +112,10 @@ def learnt(assets: Path, names: Sequence[str]) -> dict[str, float]:
     """The named trainings, or all, done again; their files of results are written anew."""
     from trained import SETTINGS, run
 
-    cases = evaluation_cases(assets)
     found: dict[str, float] = {}
     for setting in SETTINGS:
         if not names or setting.name in names:
-            found |= of_training(run(assets, setting, cases))
+            found |= of_training(run(assets, setting))
     return found
 
 
@@ -116,14 +123,23 @@ def main() -> int:
     """Count, measure, compare with what is expected."""
     arguments = arguments_of(__doc__ or "")
     arguments.add_argument(
+        "networks", nargs="*", metavar="network", help=f"of {', '.join(SUBJECTS)}; all without one"
+    )
+    arguments.add_argument(
         "--learn", nargs="*", metavar="NAME", help="train these, or all, instead; needs PyTorch"
     )
     options = arguments.parse_args()
     folder = Path(__file__).parent
-    if options.learn is None:
-        return compare(folder, counted() | untrained(options.assets) | recorded())
-    found = learnt(options.assets, options.learn)
-    return compare(folder, found, [each for each in expected(folder) if each.what in found])
+    if options.learn is not None:
+        found = learnt(options.assets, options.learn)
+        return compare(folder, found, [each for each in expected(folder) if each.what in found])
+    found = counted() | recorded()
+    for network in options.networks or SUBJECTS:
+        found |= untrained(options.assets, SUBJECTS[network])
+    figures = expected(folder)
+    if options.networks:
+        figures = [each for each in figures if each.what in found]
+    return compare(folder, found, figures)
 
 
 if __name__ == "__main__":

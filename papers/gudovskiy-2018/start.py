@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where learning starts for windows of 3 x 3 and stride 2: bits that say where a pixel lies.
+"""Where learning starts: the identity, or bits that say where a pixel lies.
 
-The identity keeps one pixel of four. This start spends the same stored bits of a channel and block
-of 2 x 2 pixels on thresholds, found by Lloyd's rule (1957) on calibration maps:
+The identity keeps the highest planes, with windows of 3 x 3 and stride 2 of one pixel of four. The
+other start, for such windows, spends the same stored bits of a channel and block of 2 x 2 pixels on
+thresholds, found by Lloyd's rule (1957) on calibration maps:
 
     mean      all bits on the block's mean, which every pixel gets back
     pixels    one to three bits on each pixel, whose ranges share their lowest value
@@ -20,6 +21,7 @@ of the authors' dense layers, with zeros in all other places, at the same stored
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,25 @@ KINDS = ("mean", "pixels")
 ROUNDS = 20
 SAMPLES_TO_FIT = 48
 SAMPLES_TO_CHOOSE = 12
+
+
+def identity(spec: MapSpec, preset: str) -> Gf2:
+    """The preset as it begins, as layers of one group per channel: the same code, sooner done."""
+    one = replace(spec, channels=1)
+    empty = np.zeros((0, *one.shape), np.uint8)
+    made = Gf2.fit(one, empty, preset=preset, unit_rows=spec.height)
+    project, restore = (
+        tuple(
+            BitLayer(
+                spec.channels,
+                np.tile(layer.weights, (spec.channels, 1, 1, 1)),
+                np.tile(layer.threshold, spec.channels),
+            )
+            for layer in layers
+        )
+        for layers in (made.project, made.restore)
+    )
+    return replace(made, groups=spec.channels, project=project, restore=restore)
 
 
 class Ranges(NamedTuple):
