@@ -386,6 +386,7 @@ def test_a_network_of_a_file_learns_with_layers_of_bits_and_is_judged(
         16,
         Preprocessing((0.5,) * 3, (0.5,) * 3, fit="stretch"),
         ("a",),
+        ((14, 14, 4),),
         "b",
         stored_side=16,
         anchors="cfg" if detects else "",

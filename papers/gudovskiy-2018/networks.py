@@ -23,6 +23,7 @@ class Subject:
         side: of the square pictures that it is judged on.
         preprocessing: of these.
         maps: the treated ones, by their names in the ONNX file.
+        shapes: of these, rows, columns and channels.
         hint: a map behind them that a student learns as well as the answers, by its own name.
         stored_side: of the pictures that a student's windows are cut from.
         weights: of a PyTorch module, which is then trained in place of the ONNX file.
@@ -33,6 +34,7 @@ class Subject:
     side: int
     preprocessing: Preprocessing
     maps: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], ...]
     hint: str
     stored_side: int = 256
     weights: str = ""
@@ -54,6 +56,7 @@ SQUEEZENET = Subject(
     227,  # the authors' crop, for which the treated maps have 56 x 56 pixels
     Preprocessing(),
     ("relu_1", "relu_4"),
+    ((56, 56, 16), (56, 56, 16)),
     "features.5",
     weights="weights/squeezenet1_1.safetensors",
 )
@@ -62,6 +65,7 @@ MOBILENET = Subject(
     224,
     Preprocessing((0.5,) * 3, (0.5,) * 3),
     ("getitem_6", "getitem_15"),
+    ((112, 112, 16), (56, 56, 24)),
     "getitem_33",
 )
 DETECTOR = Subject(
@@ -69,6 +73,7 @@ DETECTOR = Subject(
     320,
     Preprocessing((0.0,) * 3, (1.0,) * 3, fit="stretch"),
     ("getitem_9", "add"),
+    ((160, 160, 8), (160, 160, 8)),
     "getitem_54",
     stored_side=320,
     anchors="weights/yolo_fastest_xl_voc.cfg",
