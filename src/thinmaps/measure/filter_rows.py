@@ -63,15 +63,15 @@ def _row(node: Node, able: Collection[str], tiled: Collection[str]) -> FilterRow
         return FilterRow(
             node.name, outputs * inputs * taps, operator.weights.nbytes, tiles="scaled"
         )
+    if not isinstance(operator, Conv | CodedConv):
+        return None
+    weights = operator.weights  # which coefficients make anew every time
+    stored, codes = weights.nbytes, 0
     if isinstance(operator, CodedConv):
         filters = operator.filters
         stored, codes = filters.coefficients.nbytes + filters.shift.nbytes, len(filters.codes)
-    elif isinstance(operator, Conv):
-        stored, codes = operator.weights.nbytes, 0
-    else:
-        return None
     share = 0.0
-    if node.name in able and not np.all(operator.weights):
-        share = zero_block_share(operator.weights, operator.groups)
+    if node.name in able and not np.all(weights):
+        share = zero_block_share(weights, operator.groups)
     tiles: Tiles = "exact" if node.name in tiled else ""
-    return FilterRow(node.name, operator.weights.nbytes, stored, codes, share, tiles)
+    return FilterRow(node.name, weights.nbytes, stored, codes, share, tiles)
