@@ -22,11 +22,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Literal, get_args
 
 import torch
 from labelled_pictures import Pictures, cifar10, fashion_mnist
+from rate_search import mean_and_deviation, search
 from resnet20 import ResNet20
 from results_file import provenance, results_file, write
 from torch import nn
@@ -141,21 +141,20 @@ def compare(
     method: Method, batch: int, learnt: Pictures, tested: Pictures, asked: Asked
 ) -> tuple[list[Trained], Compared]:
     """All rates with one seed, then the other seeds of the best."""
-    runs = [train(method, batch, rate, 0, learnt, asked) for rate in asked.rates]
-    best = max(range(len(runs)), key=lambda at: runs[at][0].held_out_percent)
-    rate = asked.rates[best]
-    others = [train(method, batch, rate, seed, learnt, asked) for seed in range(1, asked.seeds)]
-    taken = [
-        (replace(made, test_percent=tested.top1_percent(network)), network)
-        for made, network in (runs[best], *others)
+    rest, taken = search(
+        lambda rate, seed: train(method, batch, rate, seed, learnt, asked),
+        asked.rates,
+        lambda made: -made.held_out_percent,
+        asked.seeds,
+    )
+    shares = [tested.top1_percent(network) for _, network in taken]
+    runs = [
+        replace(made, test_percent=share) for (made, _), share in zip(taken, shares, strict=True)
     ]
-    shares = [made.test_percent for made, _ in taken if made.test_percent is not None]
-    deviation = stdev(shares) if len(shares) > 1 else 0.0
     kept = kept_bytes(taken[0][1], learnt.values[:batch])
-    compared = Compared(method, batch, rate, mean(shares), deviation, kept)
+    compared = Compared(method, batch, runs[0].rate, *mean_and_deviation(shares), kept)
     print(compared, file=sys.stderr, flush=True)
-    rest = [made for at, (made, _) in enumerate(runs) if at != best]
-    return [*rest, *(made for made, _ in taken)], compared
+    return [*rest, *runs], compared
 
 
 def kept_bytes(network: nn.Module, pictures: torch.Tensor) -> int:

@@ -28,12 +28,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
 from labelled_pictures import Pictures, cifar10
+from rate_search import mean_and_deviation, search
 from resnet20 import resnet20
 from results_file import provenance, results_file, write
 from sources import ASSETS
@@ -283,27 +284,26 @@ def measured(
     name: str, asked: Asked, learnt: Pictures, tested: Pictures
 ) -> tuple[list[Trained], Compared, nn.Module]:
     """All rates of a method with one seed, then the other seeds with those that are taken."""
-    runs = [train(name, 0, rates, asked, learnt) for rates in tries(name, asked)]
-    ranks = [(max(made.excess, WITHIN), -made.held_out_percent) for made, _ in runs]
-    best = ranks.index(min(ranks))
-    rates = tries(name, asked)[best]
-    others = [train(name, seed, rates, asked, learnt) for seed in range(1, asked.seeds)]
-    taken = [
-        (replace(made, top1_percent=tested.top1_percent(network)), network)
-        for made, network in (runs[best], *others)
+    rest, taken = search(
+        lambda rates, seed: train(name, seed, rates, asked, learnt),
+        tries(name, asked),
+        lambda made: (max(made.excess, WITHIN), -made.held_out_percent),
+        asked.seeds,
+    )
+    shares = [tested.top1_percent(network) for _, network in taken]
+    runs = [
+        replace(made, top1_percent=share) for (made, _), share in zip(taken, shares, strict=True)
     ]
-    shares = [made.top1_percent for made, _ in taken if made.top1_percent is not None]
     compared = Compared(
         name,
-        *rates,
-        mean(made.density for made, _ in taken),
-        mean(made.weight_bits for made, _ in taken),
-        mean(shares),
-        stdev(shares) if len(shares) > 1 else 0.0,
+        runs[0].rate,
+        runs[0].map_rate,
+        mean(made.density for made in runs),
+        mean(made.weight_bits for made in runs),
+        *mean_and_deviation(shares),
     )
     print(compared, file=sys.stderr, flush=True)
-    rest = [made for at, (made, _) in enumerate(runs) if at != best]
-    return [*rest, *(made for made, _ in taken)], compared, taken[0][1]
+    return [*rest, *runs], compared, taken[0][1]
 
 
 def skipping(name: str, network: nn.Module, learnt: Pictures) -> Side:
